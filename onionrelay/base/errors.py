@@ -4,13 +4,18 @@
 
     OnionRelayError
       ├── ProtocolViolation          the peer's fault: it broke specs/; carries the reason code that goes on the wire
-      │     └── MalformedMessage     bytes that are no message of the kind expected
+      │     ├── MalformedMessage     bytes that are no message of the kind expected
+      │     ├── BadSignature         a signature that does not verify
+      │     ├── BadRecord            a descriptor, voucher or reach record that does not hold
+      │     └── BuildUnopenable      a build message that none of our onion keys opens
       ├── UsageError (ValueError)    the caller's fault: a bad id, file, option or argument
       │     ├── InvalidId
       │     └── ConfigError
+      ├── MissingPrimitive (ImportError)   the installed `cryptography` cannot do what the protocol needs
       ├── HomeError (OSError)        the home folder cannot be read, written or locked
       └── NetworkError               the world's fault: what was tried did not work
             ├── NoNetwork            there is no network file, or none of its seeds answers
+            ├── LinkRefused          one end of a link refused the other
             ├── NodeNotFound         no relay knows a valid record of the node
             ├── NoPath               no path meets the constraints, or anonymity is below the minimum
             ├── CircuitFailed        a circuit could not be built; names hop and reason
@@ -57,6 +62,21 @@ class MalformedMessage(ProtocolViolation):
     """Bytes that do not decode as the message they claim to be."""
 
 
+class BadSignature(ProtocolViolation):
+    """A signature that does not verify under the key, thing and body it is given for."""
+
+
+class BadRecord(ProtocolViolation):
+    """A descriptor, voucher or reach record that is well formed and does not hold; the message is the reason."""
+
+
+class BuildUnopenable(ProtocolViolation):
+    """A build message whose first record no onion key here opens. Answered by DESTROY: no keys to say more."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, DestroyReason.UNOPENABLE)
+
+
 class UsageError(OnionRelayError, ValueError):
     """The caller asked for something that cannot be meant."""
 
@@ -69,6 +89,10 @@ class ConfigError(UsageError):
     """A network file, invite, key file or setting that cannot be used."""
 
 
+class MissingPrimitive(OnionRelayError, ImportError):
+    """The installed `cryptography` was built without a primitive the protocol needs."""
+
+
 class HomeError(OnionRelayError, OSError):
     """The home folder cannot be read, written or locked."""
 
@@ -79,6 +103,18 @@ class NetworkError(OnionRelayError):
 
 class NoNetwork(NetworkError):
     """No network file, or nobody in it answers."""
+
+
+class LinkRefused(NetworkError):
+    """One end of a link refused the other in the link handshake (specs/10-tls-links.md).
+
+    At the server, `answer` holds the cells that tell the client; they are sent before the link closes.
+    """
+
+    def __init__(self, reason: str, answer: bytes = b"") -> None:
+        super().__init__(f"link refused: {reason}")
+        self.reason = reason
+        self.answer = answer
 
 
 class NodeNotFound(NetworkError):

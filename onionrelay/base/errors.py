@@ -127,12 +127,17 @@ class NoPath(NetworkError):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One final hop that was tried for a circuit, and how that went. `hop` counts from 1; 0: not localised."""
+    """One path that was tried for a circuit: where it broke and why.
+
+    `hop` counts from 1; 0: it cannot be said where, and `relay` is the path's last. `status` is the hop's own answer in
+    one word or two, sealed by it; empty: it gave none, and `reason` is what was seen from here.
+    """
 
     hop: int
     relay: str
     role: str
     reason: str
+    status: str = ""
 
     def __str__(self) -> str:
         where = f"hop {self.hop} ({self.role} {self.relay})" if self.hop else f"{self.role} {self.relay}"

@@ -1,0 +1,127 @@
+"""Reach records of other nodes, looked up and stored through circuits. specs/05-attach-and-reach.md.
+
+Whoever is asked learns a blinded key and the middle of the circuit, not who asks and not for whom.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from onionrelay.base.errors import NetworkError, NodeNotFound, ProtocolViolation
+from onionrelay.base.ids import NodeId
+from onionrelay.base.limits import LOOKUPS_AT_ONCE
+from onionrelay.base.seams import shuffle
+from onionrelay.core.directory.descriptor import RelayEntry
+from onionrelay.core.directory.placement import periods_to_ask, reach_keys, storers
+from onionrelay.core.directory.reach import OpenedRecord, newest_record
+from onionrelay.node.client import Client
+from onionrelay.wire.directory import Answer, DhtAnswer, DhtGet, DhtPut, DhtReceipt, Question, StoreResult
+
+log = structlog.get_logger("onionrelay.records")
+
+Place = tuple[RelayEntry, bytes]
+"""A relay to ask, and the key to ask it for."""
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What came of a search besides a record."""
+
+    answered: int = 0
+    failures: list[NetworkError] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def error(self) -> NetworkError:
+        if not self.answered and self.failures:
+            return self.failures[-1]
+        if self.refused:
+            reasons = "; ".join(dict.fromkeys(self.refused))
+            return NodeNotFound(f"no relay has a record of the node that holds: {reasons}")
+        silent = f" ({len(self.failures)} more did not answer)" if self.failures else ""
+        return NodeNotFound(
+            f"none of the {self.answered} relays asked knows the node{silent}: is it running, and is the id right?"
+        )
+
+
+class Records:
+    """The records that were found, for as long as they hold."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known: dict[NodeId, OpenedRecord] = {}
+
+    async def find(self, node_id: NodeId, *, fresh: bool = False) -> OpenedRecord:
+        """The newest valid reach record of a node, from memory unless it is old or `fresh` is asked for.
+
+        Raises NodeNotFound when nobody holds one, CircuitFailed or NoPath when nobody could be asked.
+        """
+        now = self._client.driver.unix_now()
+        self._known = {node: record for node, record in self._known.items() if record.expires > now}
+        known = self._known.get(node_id)
+        if known is not None and not fresh:
+            return known
+        outcome = _Outcome()
+        for period in periods_to_ask(now):
+            for places in self._rounds(node_id, period):
+                values = await self._ask_all(places, outcome)
+                record, refused = newest_record(
+                    values,
+                    node_id,
+                    self._client.table,
+                    now,
+                    self._client.policy,
+                    known=known.version if known else None,
+                )
+                outcome.refused += refused
+                if record is not None:
+                    self._known[node_id] = record
+                    return record
+        raise outcome.error()
+
+    def _rounds(self, node_id: NodeId, period: int) -> Iterator[list[Place]]:
+        """The storers of a period, two at a time, in random order.
+
+        Two, because one may keep back the newest record; in different groups, because `storers` has them so.
+        """
+        now = self._client.driver.unix_now()
+        keys = reach_keys(node_id, period)
+        order = list(
+            {entry.relay_id: (entry, key) for key in keys for entry in storers(key, self._client.table, now)}.values()
+        )
+        shuffle(self._client.rng, order)
+        while order:
+            yield order[:LOOKUPS_AT_ONCE]
+            del order[:LOOKUPS_AT_ONCE]
+
+    async def _ask_all(self, places: list[Place], outcome: _Outcome) -> list[bytes]:
+        """What the relays asked hold."""
+        values: list[bytes] = []
+        asking = (self._ask(entry, DhtGet(key)) for entry, key in places)
+        for result in await asyncio.gather(*asking, return_exceptions=True):
+            match result:
+                case DhtAnswer():
+                    values += result.values
+                    outcome.answered += 1
+                case NetworkError():
+                    outcome.failures.append(result)
+                case ProtocolViolation():
+                    log.info("a relay gave no answer that can be read", why=str(result))
+                case BaseException():
+                    raise result
+        return values
+
+    async def put(self, key: bytes, record: bytes, storer: RelayEntry) -> StoreResult:
+        """Hands a record to one of its storers. Raises NetworkError or ProtocolViolation."""
+        receipt = await self._ask(storer, DhtPut(key, record))
+        if not isinstance(receipt, DhtReceipt):
+            raise ProtocolViolation("no receipt for a record")
+        return receipt.result
+
+    async def _ask(self, storer: RelayEntry, question: Question) -> Answer:
+        circuit = await self._client.open_to_storer(storer)
+        try:
+            return await circuit.ask(question)
+        finally:
+            circuit.close()

@@ -1,0 +1,5 @@
+"""`python -m onionrelay` is the command line."""
+
+from onionrelay.apps.cli import main
+
+main()

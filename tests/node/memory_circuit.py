@@ -12,6 +12,7 @@ from onionrelay.wire.relay import RelayCmd
 from tests.seeded import SeededRng
 
 LATENCY = 0.05
+MiB = 1024 * 1024
 
 
 def in_virtual_time(test):
@@ -142,3 +143,32 @@ class Joined:
         await self.target.aclose()
         errors, self.errors = self.errors, []
         assert not errors
+
+
+async def echo(incoming):
+    async with incoming.accept() as stream:
+        while data := await stream.read(65_536):
+            stream.write(data)
+            await stream.drain()
+        stream.write_eof()
+
+
+async def never_answer(incoming):
+    await asyncio.Event().wait()
+
+
+class Offers:
+    """A handler that accepts everything and hands the streams to the test."""
+
+    def __init__(self):
+        self.streams = asyncio.Queue()
+        self.over = asyncio.Event()
+
+    async def __call__(self, incoming):
+        self.streams.put_nowait(incoming.accept())
+        await self.over.wait()
+
+
+async def two_ends(pair, offers, **how):
+    near = await pair.client.open_stream(80, **how)
+    return near, await offers.streams.get()

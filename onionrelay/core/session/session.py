@@ -82,6 +82,8 @@ class Session:
         if state is not None and state.is_asked and not state.receive.discarding:
             state.accepted = True
             self._widen(state, at_once=True)
+            if state.stop_waits:
+                self._reset(state, StreamCode.STOPPED)
 
     def refuse(self, stream: int, reason: RefusalReason) -> None:
         """Refuse a stream the peer asks for. What arrives of it is thrown away."""
@@ -281,7 +283,7 @@ class Session:
         state = self._streams.named(stream)
         if state is None or not state.ours or state.accepted or state.receive.done:
             raise ProtocolViolation("STREAM_REFUSED for a stream that waits for no answer")
-        if not state.receive.discarding:
+        if not (state.receive.discarding and state.send.done):
             self._events.append(events.StreamRefused(stream, reason))
         if not state.send.done:
             self._reset(state, StreamCode.REFUSED)
@@ -291,8 +293,7 @@ class Session:
         state = self._streams.named(frame.stream)
         if state is None or state.receive.done:
             raise ProtocolViolation("RESET after the end of the stream")
-        if not state.receive.discarding:  # RESET may answer our STOP before the stream is accepted
-            self._check_accepted(state)
+        self._check_accepted(state)
         if frame.final_size != state.receive.received:
             raise ProtocolViolation(f"RESET at {frame.final_size} after {state.receive.received} bytes")
         if not state.receive.discarding:
@@ -301,11 +302,14 @@ class Session:
 
     def _on_stop(self, stream: int, code: StreamCode) -> None:
         state = self._streams.named(stream)
-        if state is None or state.send.done:
-            return  # it crossed our FIN or RESET
+        if state is None or state.send.done or state.stop_waits:
+            return  # it crossed our FIN or RESET, or says it again
         self._check_accepted(state)
         self._events.append(events.StreamStopped(stream, code, state.send.queued))
-        self._reset(state, StreamCode.STOPPED)
+        if state.is_asked:
+            state.stop_waits = True  # our first frame about it accepts or refuses it
+        else:
+            self._reset(state, StreamCode.STOPPED)
 
     def _on_pong(self, token: int) -> None:
         if not self._ping_waits or token != self._pings:

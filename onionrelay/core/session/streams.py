@@ -14,13 +14,14 @@ class StreamState:
     It is over for the protocol when both are done, and forgotten when besides no byte of it is held any more.
     """
 
-    __slots__ = ("accepted", "is_over", "ours", "receive", "send", "stream")
+    __slots__ = ("accepted", "is_over", "ours", "receive", "send", "stop_waits", "stream")
 
     def __init__(self, stream: int, *, ours: bool) -> None:
         self.stream = stream
         self.ours = ours
         self.accepted = False
         self.is_over = False
+        self.stop_waits = False  # the peer sent STOP for a stream it asks for
         self.send = SendHalf(stream)
         self.receive = ReceiveHalf()
 

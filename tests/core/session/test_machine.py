@@ -238,8 +238,8 @@ class TwoSessions(RuleBasedStateMachine):
 
 
 TwoSessions.TestCase.settings = settings(
-    max_examples=150,
-    stateful_step_count=60,
+    max_examples=200,
+    stateful_step_count=100,
     deadline=None,
     database=None,
     derandomize=True,

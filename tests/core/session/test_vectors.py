@@ -122,3 +122,21 @@ def test_conversation_refusal():
     assert client.stream_count == 0
     target.consumed(1, 5)
     assert target.stream_count == 0
+
+
+def test_conversation_cancelled():
+    talk = Conversation()
+    client, target = talk.ends["client"], talk.ends["target"]
+    opening, opened, cancel, late = packets_of("a stream cancelled")
+    client.open_stream(80)
+    talk.check(*opening)
+    talk.check(*opened)
+    client.reset(1, StreamCode.CANCELLED)
+    client.stop(1, StreamCode.CANCELLED)
+    assert talk.check(*cancel) == [
+        events.StreamReset(1, StreamCode.CANCELLED),
+        events.StreamStopped(1, StreamCode.CANCELLED, 0),
+    ]
+    target.accept(1)
+    assert talk.check(*late) == [events.StreamAccepted(1)]
+    assert client.stream_count == target.stream_count == 0

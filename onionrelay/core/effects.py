@@ -52,7 +52,7 @@ class CircuitRefused(msgspec.Struct, frozen=True):
     """The client's circuit was not built and is gone.
 
     `hop` counts from 1: the hop that refused, authenticated when `status` is set. 0: it cannot be said which. A refusal
-    by hop k with a NEXT_* status says as much about hop k + 1 (specs/04b-circuits.md, "Who is to blame").
+    by hop k with a NEXT_* status says as much about hop k + 1 (specs/03-build.md, "Statuses, timers, blame").
     """
 
     origin: "Origin"

@@ -1,4 +1,4 @@
-"""Which builds a relay or target takes, and what it makes of them. specs/04b-circuits.md, "A build arrives".
+"""Which builds a relay or target takes, and what it makes of them. specs/03-build.md, "A build arrives".
 
 Before any decryption stand the limits, which answer BUSY; the keys to try are chosen by the link. After it stand the
 clock, the replay memory and policy, which answer a sealed status that only the client reads.
@@ -28,7 +28,8 @@ from onionrelay.crypto.build import OpenedBuild, open_build
 from onionrelay.wire.build import BuildRecord, BuildStatus, Role
 from onionrelay.wire.descriptor import Roles
 
-_RETRY_AFTER = 60  # seconds, the detail of OVERLOADED: the replay memory forgets a window every 600
+_WILLING = {Role.FORWARD: Roles.MIDDLE, Role.HANDLE: Roles.FINAL, Role.ENDPOINT: ~Roles(0)}
+_RETRY_AFTER = 60  # seconds, the detail of OVERLOADED when the replay memory is full
 
 
 class FinalTable(Protocol):
@@ -112,10 +113,16 @@ class Admission:
             hop.refuse(BuildStatus.LIFETIME)
         elif keys.is_node:
             self._reach_node(hop, record)
-        elif not self._roles & (Roles.GUARD if hop.up.channel.is_client_link else Roles.MIDDLE | Roles.FINAL):
+        elif not self._is_willing(record.role, hop.up.channel):
             hop.refuse(BuildStatus.POLICY)
         else:
             self._pass_on(hop, keys, opened, record)
+
+    def _is_willing(self, role: Role, channel: Channel) -> bool:
+        """Whether this relay volunteers for what a record asks: as a guard where the client itself is the peer."""
+        if channel.is_client_link:
+            return bool(self._roles & Roles.GUARD) and (role is not Role.HANDLE or bool(self._roles & Roles.FINAL))
+        return bool(self._roles & _WILLING[role])
 
     def _reach_node(self, hop: Hop, record: BuildRecord) -> None:
         if record.role is not Role.ENDPOINT:
@@ -140,7 +147,7 @@ class Admission:
                 self._ring(hop, handle, opened, record)
 
     def _ring(self, hop: Hop, handle: HandleKey, opened: OpenedBuild, record: BuildRecord) -> None:
-        if self._finals is None or not self._roles & Roles.FINAL:
+        if self._finals is None:
             hop.refuse(BuildStatus.POLICY)
             return
         now, unix_now = self._runtime.now, self._runtime.unix_now

@@ -1,4 +1,7 @@
-"""How long a client waits for a circuit to be built: learnt from its own builds. specs/04b-circuits.md."""
+"""How long a client waits for a circuit to be built: learnt from its own builds.
+
+specs/03-build.md, "Statuses, timers, blame".
+"""
 
 from collections import deque
 

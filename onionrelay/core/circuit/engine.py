@@ -9,7 +9,7 @@ tells what concerns the link (link/channel.py) from what concerns a circuit (hop
 for all of it at once.
 """
 
-from onionrelay.base.errors import DestroyReason, LinkRefused, ProtocolViolation, UsageError
+from onionrelay.base.errors import DestroyReason, LinkRefused, NetworkError, ProtocolViolation, UsageError
 from onionrelay.base.limits import MAX_CELLS_PER_CIRCUIT, QUEUE_MEMORY
 from onionrelay.base.seams import Rng
 from onionrelay.core.circuit.admission import Admission, FinalTable
@@ -146,11 +146,18 @@ class Engine:
     # Circuits
 
     def open_circuit(self, channel: Channel, plan: CircuitPlan, now: float, unix_now: int) -> Origin:
-        """Starts to build a circuit over a link to its first hop. CircuitOpened or CircuitRefused follows."""
-        if channel.peer is None or not channel.peer.features & Feature.CIRCUITS:
-            raise UsageError("circuits are opened over a link that is up, to a peer that takes circuits")
-        if channel.closed or len(channel.sides) >= channel.circuit_limit:
-            raise UsageError("the link is closed, or carries as many circuits as it may")
+        """Starts to build a circuit over a link to its first hop. CircuitOpened or CircuitRefused follows.
+
+        Raises NetworkError when the link is closed or full, or its peer takes no circuits.
+        """
+        if channel.peer is None:
+            raise UsageError("a circuit is opened over a link that is up")
+        if channel.closed:
+            raise NetworkError("the guard's link is closed")
+        if not channel.peer.features & Feature.CIRCUITS:
+            raise NetworkError("the guard's link takes no circuits")
+        if len(channel.sides) >= channel.circuit_limit:
+            raise NetworkError("the guard's link carries as many circuits as it may")
         self._runtime.now, self._runtime.unix_now = now, unix_now
         return Origin(self._runtime, channel, plan, self._build_times)
 

@@ -18,8 +18,6 @@ from onionrelay.base.errors import DestroyReason, ProtocolViolation, UsageError
 from onionrelay.base.ids import RelayId
 from onionrelay.base.limits import (
     BUILD,
-    BUILD_ACK_BASE,
-    BUILD_ACK_MIN,
     BUILT_WAIT,
     CELL_HEADER,
     HALF_BUILT_LIFE,
@@ -156,7 +154,7 @@ class Hop:
             self._enter(Stage.CALLING)
             self.down = CircuitSide(self._runtime, channel, channel.new_circ_id(), self)
             self.down.send_build(self._opened.onward, self._gen)
-            self._runtime.wake(self, max(BUILD_ACK_MIN, BUILD_ACK_BASE + 4 * (channel.rtt or 0.0)))
+            self._runtime.wake(self, channel.ack_wait)
 
     def on_build_ack(self, side: CircuitSide) -> None:
         """The next hop has opened its record."""
@@ -173,15 +171,13 @@ class Hop:
         if side is not self.down or self.stage is not Stage.AWAITING:
             self.destroy(DestroyReason.PROTOCOL, "a BUILT out of place", at=side)
             return
-        self._answer(ReplyBody(BuildStatus.OK), reply)
-        self._open(self.down)
+        self._answer(ReplyBody(BuildStatus.OK), reply, self.down)
 
     def end_here(self, ends: Ends) -> None:
         """The circuit ends at this hop."""
         self.ends = ends
         self._runtime.node_ends += ends is Ends.AT_NODE
-        self._answer(ReplyBody(BuildStatus.OK), None)
-        self._open(None)
+        self._answer(ReplyBody(BuildStatus.OK))
         self._runtime.effects.append(EndpointReached(self))
 
     def refuse(self, status: BuildStatus, detail: int = 0) -> None:
@@ -191,22 +187,16 @@ class Hop:
         if self.down is not None:
             self.down.destroy(DestroyReason.NONE)
             self.down = None
-        self._answer(ReplyBody(status, detail), None)
-        self._open(None)
+        self._answer(ReplyBody(status, detail))
         self._enter(Stage.STUB)
         self._runtime.wake(self, HALF_BUILT_LIFE)
 
-    def _answer(self, body: ReplyBody, downstream: bytes | None) -> None:
-        opened = self._opened
+    def _answer(self, body: ReplyBody, reply: bytes | None = None, down: CircuitSide | None = None) -> None:
+        """Seals this hop's answer before those of the hops behind it, and lets relay cells pass, or come to here."""
+        opened, self._opened = self._opened, None
         if opened is None:
-            raise UsageError("a build is answered after it was opened")
-        self.up.send(Cmd.BUILT, opened.reply(body.encode(), downstream))
-
-    def _open(self, down: CircuitSide | None) -> None:
-        opened = self._opened
-        if opened is None:
-            raise UsageError("a circuit is opened after its build was")
-        self._opened = None
+            raise UsageError("a hop answers the build it has accepted, once")
+        self.up.send(Cmd.BUILT, opened.reply(body.encode(), reply))
         up, owing = self.up, self._runtime.owing
         self._backward = backward = LayerForEnc(opened.keys.backward)
         forward = LayerForEnc(opened.keys.forward)

@@ -13,9 +13,10 @@ from dataclasses import replace
 from enum import Enum
 
 from onionrelay.base.errors import DestroyReason, MalformedMessage, ProtocolViolation, UsageError
-from onionrelay.base.limits import BUILD_ACK_BASE, BUILD_ACK_MIN, CELL_HEADER, RECORD_PLAINTEXT, SMALL_CELL, TAG
+from onionrelay.base.limits import CELL_HEADER, RECORD_PLAINTEXT, TAG
 from onionrelay.core.circuit.build_times import BuildTimes
 from onionrelay.core.circuit.end import payloads, write_cell
+from onionrelay.core.circuit.forward import small_only
 from onionrelay.core.circuit.plan import CircuitPlan
 from onionrelay.core.circuit.side import CircuitSide
 from onionrelay.core.effects import CircuitEnded, CircuitOpened, CircuitRefused, MessageArrived, RoomToSend
@@ -71,13 +72,13 @@ class Origin:
         self._asked: set[tuple[int, int, int]] = set()  # hop, command of the answer, rid
         self._in_session = False
         self._bulk = plan.hops[0].record.bulk
-        self._side = CircuitSide(runtime, channel, channel.new_circ_id(), self)
         self._sealer: CircuitSealer | None = CircuitSealer(
             runtime.net_id, [(hop.identity, hop.onion) for hop in plan.hops], runtime.rng
         )
-        self._side.send_build(self._seal(self._sealer), gen=0)
-        acked_by = runtime.now + max(BUILD_ACK_MIN, BUILD_ACK_BASE + 4 * (channel.rtt or 0.0))
-        runtime.timers.set(self, min(acked_by, self._give_up))
+        message = self._seal(self._sealer)
+        self._side = CircuitSide(runtime, channel, channel.new_circ_id(), self)
+        self._side.send_build(message, gen=0)
+        runtime.timers.set(self, min(runtime.now + channel.ack_wait, self._give_up))
 
     def __repr__(self) -> str:
         return f"Origin({self.stage.value}, {len(self.plan.hops)} hops)"
@@ -130,7 +131,7 @@ class Origin:
         self._sealer = None
         self._layers = [HopLayers(hop) for hop in keys]
         self._binding = keys[-1].binding
-        self._side.receive = self._receive
+        self._side.receive = self._receive if self._bulk else small_only(self._receive, self._on_large_cell)
         self.stage = Stage.OPEN
         self._runtime.wake(self, self.plan.lifetime)
         self._runtime.effects.append(CircuitOpened(self))
@@ -185,9 +186,6 @@ class Origin:
         side = self._side
         if side.window.take(size):
             self._runtime.owing[side] = None
-        if size != SMALL_CELL and not self._bulk:
-            self.destroy(DestroyReason.PROTOCOL, "a large cell on a circuit without", at=side)
-            return
         for hop, layers in enumerate(self._layers, 1):
             layers.backward.dec(buf, at, size)
             if layers.backward.is_mine(buf, at):
@@ -195,6 +193,9 @@ class Origin:
                 self._deliver(hop, layers, memoryview(buf)[at + CELL_HEADER + TAG : at + size])
                 return
         self.destroy(DestroyReason.PROTOCOL, "a cell that no layer recognises", at=side)
+
+    def _on_large_cell(self) -> None:
+        self.destroy(DestroyReason.PROTOCOL, "a large cell on a circuit that forbids them", at=self._side)
 
     def _deliver(self, hop: int, layers: HopLayers, payload: memoryview) -> None:
         try:

@@ -84,7 +84,7 @@ class CircuitSide:
         self._runtime = runtime
         self.channel = channel
         self.circ_id = circ_id
-        self.wire_id = circ_id.to_bytes(4)
+        self.wire_id = bytearray(circ_id.to_bytes(4))  # not bytes: those are copied once more when written to a buffer
         self.owner = owner
         self.receive: Receive = self._too_early
         self.window = ReceiveWindow(runtime.now)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from onionrelay.base.errors import DestroyReason, ProtocolViolation
 from onionrelay.base.limits import (
+    BUILD_ACK_BASE,
+    BUILD_ACK_MIN,
     CIRCUITS_PER_CLIENT_LINK,
     CIRCUITS_PER_LINK,
     INITIAL_ALLOWANCE,
@@ -108,6 +110,11 @@ class Channel:
     def rtt(self) -> float | None:
         """The link's round trip in seconds; None until the first PONG."""
         return self._keepalive.round_trip
+
+    @property
+    def ack_wait(self) -> float:
+        """How long a hop at the other end may take to acknowledge a build."""
+        return max(BUILD_ACK_MIN, BUILD_ACK_BASE + 4 * (self.rtt or 0.0))
 
     @property
     def queued_bytes(self) -> int:
@@ -239,6 +246,7 @@ class Channel:
         elif self._keepalive.is_dead(now):
             self.close("the peer has fallen silent")
         else:
+            self.tombstones.forget(now)
             self._ping()
 
     def _ping(self) -> None:

@@ -20,7 +20,7 @@ class Tombstones:
 
     def bury(self, circ_id: int, allowance: int, now: float) -> None:
         """Remembers a circuit that the peer may still send `allowance` bytes of cells on."""
-        self._forget(now)
+        self.forget(now)
         self._graves[circ_id] = (now + TOMBSTONE, allowance)
 
     def __contains__(self, circ_id: int) -> bool:
@@ -41,7 +41,8 @@ class Tombstones:
         if self._strays > UNKNOWN_CIRCUIT_LIMIT:
             raise ProtocolViolation("too many cells of unknown circuits")
 
-    def _forget(self, now: float) -> None:
+    def forget(self, now: float) -> None:
+        """Drops those whose time is over, and the oldest of too many."""
         while self._graves:
             oldest = next(iter(self._graves))
             if self._graves[oldest][0] > now and len(self._graves) < TOMBSTONES_PER_LINK:

@@ -1,4 +1,4 @@
-"""What each hop of a chosen path is told: from relays to build records (specs/03-build.md, "Records")."""
+"""What each hop of a chosen path is told: from relays to build records (specs/03-build.md, "The record")."""
 
 from onionrelay.base.ids import NodeId
 from onionrelay.core.circuit.plan import CircuitPlan, PlannedHop

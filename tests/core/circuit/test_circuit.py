@@ -3,7 +3,7 @@
 import pytest
 
 from onionrelay.base.errors import DestroyReason, UsageError
-from onionrelay.base.limits import CIRCUIT_MAX_LIFE, LARGE_DATA
+from onionrelay.base.limits import CIRCUIT_MAX_LIFE, END_QUEUE, LARGE_DATA
 from onionrelay.core.effects import CircuitEnded, CircuitOpened, EndpointReached, MessageArrived, RoomToSend
 from onionrelay.testing.memory_net import MemoryNet
 from onionrelay.wire.cell import Cmd
@@ -149,6 +149,33 @@ def test_destroy_overtakes_what_is_queued():
     assert header(bytes(out.sender[1].outbox[-1112:]))[1] == Cmd.DESTROY
 
 
+def test_what_was_queued_for_a_lost_link_is_forgotten():
+    world = World(3).build().session()
+    out, _ = world.links()[1]
+    out.stalled = True
+    keep_sending(world.client, world.origin)
+    world.net.run(1)
+    world.client.on_effect = None
+    world.net.lose(out.sender[1])
+    world.net.run(1)
+    assert [node.engine.queued_bytes for node in world.net.nodes] == [0] * 5
+    assert not any(node.engine._runtime.backlogged for node in world.net.nodes)
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_a_circuit_that_is_gone_has_no_timer(built):
+    world = World(3).build()
+    world.client.act(world.origin.close)
+    world.net.run(1)
+    timers = [len(node.engine._runtime.timers) for node in world.net.nodes]
+    world.origin = world.client.open_circuit(world.relays, world.target)
+    world.net.run(1 if built else 0.012)
+    assert [len(node.engine._runtime.timers) for node in world.net.nodes] != timers
+    world.client.act(world.origin.close)
+    world.net.run(1)
+    assert [len(node.engine._runtime.timers) for node in world.net.nodes] == timers
+
+
 @pytest.mark.parametrize("broken", range(4))
 def test_a_lost_link_ends_the_circuit_at_both_ends(broken):
     world = World(3).build().session()
@@ -201,6 +228,15 @@ def test_an_end_is_told_once_when_it_may_send_again():
     world.net.run(1)
     assert [effect.end for effect in world.client.seen(RoomToSend)] == [world.origin]
     assert world.origin.can_send()
+
+
+def test_an_end_is_told_while_half_of_its_queue_is_left():
+    world = World(2).build()
+    while world.origin.can_send():
+        world.call(world.client, RelayCmd.SESS, bytes(1000))
+    while not world.client.seen(RoomToSend):
+        world.net.step()
+    assert 0 < world.client.engine.queued_bytes <= END_QUEUE // 2
 
 
 def test_what_the_caller_may_not_ask():

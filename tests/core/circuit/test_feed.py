@@ -5,7 +5,8 @@ import pytest
 from onionrelay.base.limits import LARGE_CELL
 from onionrelay.core.effects import MessageArrived
 from onionrelay.core.link.channel import LinkPurpose
-from onionrelay.testing.memory_net import SPARE, MemoryNet, split
+from onionrelay.testing.memory_link import SPARE, split
+from onionrelay.testing.memory_net import MemoryNet
 from onionrelay.wire.cell import Cmd, parse_credit
 from onionrelay.wire.relay import RelayCmd
 from tests.core.circuit.world import BULK, header

@@ -142,9 +142,9 @@ def test_one_credit_cell_serves_many_circuits():
     out.stalled = False
     world.net.flush(out.sender[1])
     world.net.run(0.1)
-    credits = [parse_credit(cell[8:]) for cell in back.tap if header(cell)[1] == Cmd.CREDIT]
-    assert [len(entries) for entries in credits] == [12]
-    assert {amount for _, amount in credits[0]} == {2 * LARGE_CELL}
+    granted = [parse_credit(cell[8:]) for cell in back.tap if header(cell)[1] == Cmd.CREDIT]
+    assert [len(entries) for entries in granted] == [12]
+    assert {amount for _, amount in granted[0]} == {2 * LARGE_CELL}
 
 
 def test_a_quiet_circuit_does_not_wait_behind_a_busy_one():

@@ -4,8 +4,8 @@ import pytest
 
 from onionrelay.base.errors import DestroyReason
 from onionrelay.base.limits import LARGE_DATA, SMALL_CELL, SMALL_DATA
-from onionrelay.core.effects import CircuitEnded, EndpointReached, MessageArrived
 from onionrelay.core.circuit.hop import Hop
+from onionrelay.core.effects import CircuitEnded, EndpointReached, MessageArrived
 from onionrelay.wire.cell import Cmd
 from onionrelay.wire.relay import MORE, PAYLOAD, RelayCmd, pack_payload
 from tests.core.circuit.raw_client import RawClient
@@ -56,7 +56,9 @@ class Tamperer:
             case "replay":
                 return (self.cells[0], cell)
             case "other body":
-                return (head + self.cells[0][8:],) if len(self.cells[0]) == len(cell) else (head + bytes(len(cell) - 8),)
+                return (
+                    (head + self.cells[0][8:],) if len(self.cells[0]) == len(cell) else (head + bytes(len(cell) - 8),)
+                )
             case "other size":
                 small = cell[:4] + bytes([Cmd.RELAY, 0, 0, 0]) + cell[8:SMALL_CELL]
                 large = cell[:4] + bytes([Cmd.RELAY_BULK, 0, 0, 0]) + cell[8:].ljust(LARGE_DATA + 24, b"\0")
@@ -276,3 +278,5 @@ def test_a_large_cell_where_the_records_forbid_it_destroys_the_circuit(link):
         world.net.run(1)
         assert world.ended
         assert all(closings(node) == [] for node in world.net.nodes)
+        if (link, direction) == (0, 1):
+            assert world.client.seen(CircuitEnded)[0].why == "a large cell on a circuit that forbids them"

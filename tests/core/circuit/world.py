@@ -1,5 +1,6 @@
 """An open circuit in a MemoryNet, and words for what is asked about it."""
 
+import itertools
 from dataclasses import replace
 
 from onionrelay.core.circuit.end import CircuitEnd
@@ -82,7 +83,7 @@ class World:
     def links(self):
         """The pipes of the circuit from client to target, each with its two directions as (out, back) of the client."""
         nodes = [self.client, *self.relays]
-        pipes = [self.net.between(a, b) for a, b in zip(nodes, nodes[1:], strict=False)]
+        pipes = [self.net.between(a, b) for a, b in itertools.pairwise(nodes)]
         directions = [(pipe.forth, pipe.back) for pipe in pipes]
         attachment = self.net.between(self.target, self.relays[-1])
         return [*directions, (attachment.back, attachment.forth)]

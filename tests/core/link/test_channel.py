@@ -2,7 +2,7 @@
 
 import pytest
 
-from onionrelay.base.errors import UsageError
+from onionrelay.base.errors import DestroyReason, NetworkError
 from onionrelay.base.limits import LINK_HANDSHAKE_TIMEOUT, MAX_CONTROL_MESSAGE, PING_INTERVAL, SEND_QUEUE_HARD
 from onionrelay.core.effects import ControlArrived, LinkClosing, LinkUp
 from onionrelay.core.link.channel import LinkPurpose
@@ -133,6 +133,7 @@ def test_control_messages_arrive_whole(cmd, size):
     pair.net.run(1)
     (arrived,) = pair.relay.seen(ControlArrived)
     assert (arrived.channel, arrived.cmd, arrived.type, arrived.body) == (pair.far, cmd, 3, body)
+    assert not pair.far._assemblers  # which would hold the message
 
 
 def test_messages_of_different_commands_may_be_interleaved():
@@ -220,8 +221,28 @@ def test_a_circuit_is_not_opened_to_a_peer_that_takes_none():
     pair = Pair()
     plan = pair.net.plan([pair.relay], None)
     object.__setattr__(pair.near, "peer", type(pair.near.peer)(**{**fields(pair.near.peer), "features": 0}))
-    with pytest.raises(UsageError):
+    with pytest.raises(NetworkError):
         pair.other.engine.open_circuit(pair.near, plan, pair.net.now, pair.net.unix_now)
+
+
+@pytest.mark.parametrize("obstacle", ["full", "closed"])
+def test_a_circuit_is_not_opened_over_a_link_that_has_no_place_for_it(obstacle):
+    pair = Pair()
+    plan = pair.net.plan([pair.relay], None)
+    if obstacle == "full":
+        pair.near.max_circuits = 0
+    else:
+        pair.other.act(lambda: pair.other.engine.close_link(pair.near, "done"))
+    with pytest.raises(NetworkError):
+        pair.other.engine.open_circuit(pair.near, plan, pair.net.now, pair.net.unix_now)
+
+
+def test_tombstones_do_not_outlive_their_time_on_an_idle_link():
+    pair = Pair()
+    for circ_id in range(1, 50):
+        pair.far.refuse(circ_id, DestroyReason.BUSY)
+    pair.net.run(2 * PING_INTERVAL)
+    assert not pair.far.tombstones._graves
 
 
 def fields(peer):

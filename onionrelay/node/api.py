@@ -9,7 +9,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,7 +44,7 @@ from onionrelay.wire.descriptor import Roles
 log = structlog.get_logger("onionrelay.node")
 
 Event = dict[str, Any]
-SessionKey = tuple[NodeId, int]
+SessionKey = tuple[NodeId, int, Hashable]
 
 
 class Node:
@@ -139,36 +139,44 @@ class Node:
     # Reaching others
 
     async def open_connection(
-        self, target: NodeId | str, port: int, *, hops: int | None = None
+        self, target: NodeId | str, port: int, *, hops: int | None = None, isolation: Hashable = None
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A private connection as an ordinary asyncio pair. Raises what `connect` raises."""
-        stream = await self._open_stream(target, port, hops)
+        """A private connection as an ordinary asyncio pair. Isolates and raises as `connect` does."""
+        stream = await self._open_stream(target, port, hops, isolation)
         return stream.reader, stream.writer
 
     @contextlib.asynccontextmanager
-    async def connect(self, target: NodeId | str, *, port: int, hops: int | None = None) -> AsyncIterator[Stream]:
+    async def connect(
+        self, target: NodeId | str, *, port: int, hops: int | None = None, isolation: Hashable = None
+    ) -> AsyncIterator[Stream]:
         """A private connection to a port of a node; `stream.circuit` tells its hops.
 
-        Connections to one node share a circuit. Raises NodeNotFound, NoPath, CircuitFailed with the hop and the reason,
-        StreamRefused, or CircuitLost when the circuit dies meanwhile. When cancelled, a half-built circuit is closed.
+        A circuit serves one node and one `isolation`: connections that agree in both (and in `hops`) share it, and to
+        the node those of different circuits look like different callers. Any hashable value will do.
+
+        Raises NodeNotFound, NoPath, CircuitFailed with the hop and the reason, StreamRefused, or CircuitLost when the
+        circuit dies meanwhile. When cancelled, a half-built circuit is closed.
         """
-        async with await self._open_stream(target, port, hops) as stream:
+        async with await self._open_stream(target, port, hops, isolation) as stream:
             yield stream
 
     @contextlib.asynccontextmanager
     async def circuit(self, target: NodeId | str, *, hops: int | None = None) -> AsyncIterator[Circuit]:
         """A circuit of its own to a node, without a stream: to look at, and to time. Raises as `connect` does."""
-        circuit = await self._build(_node_id(target), _checked_hops(hops or self.hops))
+        circuit = await self._build(_node_id(target), self._hops(hops))
         try:
             yield circuit
         finally:
             circuit.close()
 
-    async def _open_stream(self, target: NodeId | str, port: int, hops: int | None) -> Stream:
+    async def _open_stream(self, target: NodeId | str, port: int, hops: int | None, isolation: Hashable) -> Stream:
         if not 0 < port <= 0xFFFF:
             raise UsageError(f"{port} is no port: 1 to 65535")
-        carrier = await self._session((_node_id(target), _checked_hops(hops or self.hops)))
+        carrier = await self._session((_node_id(target), self._hops(hops), isolation))
         return await carrier.open_stream(port)
+
+    def _hops(self, hops: int | None) -> int:
+        return self.hops if hops is None else _checked_hops(hops)
 
     async def _session(self, key: SessionKey) -> SessionCarrier:
         carrier = self._sessions.get(key)
@@ -177,7 +185,8 @@ class Node:
         return await self._opening.get(key, lambda: self._open_session(key))
 
     async def _open_session(self, key: SessionKey) -> SessionCarrier:
-        circuit = await self._build(*key)
+        node_id, hops, _ = key
+        circuit = await self._build(node_id, hops)
 
         def closed(_: str) -> None:
             if self._sessions.get(key) is carrier:

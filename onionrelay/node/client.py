@@ -235,13 +235,15 @@ class Client:
         attempts: list[Attempt],
     ) -> Circuit:
         """Tries paths that `draw` gives, told which relays have failed, until one works or none is left."""
-        failed: set[RelayId] = set()
+        failed: list[RelayEntry] = []
+        doubted: set[RelayId] = set()
         for _ in range(PATHS_TRIED):
             try:
-                path = draw(failed)
-            except NoPath:
+                path = draw({entry.relay_id for entry in failed if not self._is_renewed(entry)})
+            except NoPath as error:
                 if not attempts:
                     raise
+                failure = f"{failure}, and there is no other path: {error}"
                 break
             try:
                 return await self._build(path, target)
@@ -249,7 +251,7 @@ class Client:
                 attempts += error.attempts
                 if error.hop > len(path.relays):
                     break  # the node itself answered: it would say the same behind another final hop
-                failed |= self._blamed(path, error.attempts[-1])
+                failed += self._blamed(path, error.attempts[-1], doubted)
             await self._refresh_if_stale()
         raise CircuitFailed(failure, attempts)
 
@@ -283,18 +285,31 @@ class Client:
             self.guards.vanguards.on_success(path.vanguard.relay_id)
         self._save_guards()
 
-    def _blamed(self, path: Path, attempt: Attempt) -> set[RelayId]:
-        """Whom to leave out of the next path: the hop that refused and the one behind it, either of which may be at
-        fault; all but the guard when it cannot be said which. Guards and vanguards are kept, and passed over.
+    def _is_renewed(self, entry: RelayEntry) -> bool:
+        """Whether the relay has published another descriptor since, as after a restart: then it may be tried again."""
+        known = self.table.get(entry.relay_id)
+        return known is not None and known.digest != entry.digest
+
+    def _blamed(self, path: Path, attempt: Attempt, doubted: set[RelayId]) -> tuple[RelayEntry, ...]:
+        """Whom to leave out of the next path; a guard or vanguard among them is passed over for a while.
+
+        The hop that refused; or the one behind it, if it says that this one is to blame. That may be a lie: the second
+        time the same hop says so, it is left out, too. All but the guard when it cannot be said which hop it was.
         """
+        relays, at = path.relays, attempt.hop - 1
+        if not attempt.hop:
+            suspects = relays[1:]
+        elif attempt.status.startswith("next ") and attempt.hop < len(relays):
+            suspects = relays[at + 1 : at + 2] + (relays[at : at + 1] if relays[at].relay_id in doubted else ())
+            doubted.add(relays[at].relay_id)
+        else:
+            suspects = relays[at : at + 1]
         now = self.driver.unix_now()
-        if attempt.hop == 1 and not attempt.status:
-            self.guards.on_failure(path.guard.relay_id, now)  # it did not answer, or would not have the circuit
-            return set()
-        suspects = path.relays[max(attempt.hop - 1, 1) : attempt.hop + 1 if attempt.hop else None]
-        if path.vanguard in suspects and path.vanguard is not None:
+        if path.guard in suspects:
+            self.guards.on_failure(path.guard.relay_id, now)
+        if path.vanguard is not None and path.vanguard in suspects:
             self.guards.vanguards.on_failure(path.vanguard.relay_id, now)
-        return {relay.relay_id for relay in suspects}
+        return suspects
 
     @property
     def candidates(self) -> Candidates:

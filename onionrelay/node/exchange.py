@@ -5,6 +5,7 @@ news to a relay it passes on to all its neighbours, so that a new descriptor is 
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,7 @@ log = structlog.get_logger("onionrelay.exchange")
 class TableExchange:
     """One relay's part in it. Begin with `publish`, and go on with `keep_linked` for each seed.
 
-    `describe` makes the relay's descriptor with the sequence number given.
+    `describe` makes the relay's descriptor with the sequence number given; `descriptor` is the one published last.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class TableExchange:
         on_event: Callable[[dict[str, Any]], None],
     ) -> None:
         self.published_at = 0
+        self.descriptor = b""
         self._relay_id = relay_id
         self._table = table
         self._driver = driver
@@ -58,18 +60,18 @@ class TableExchange:
         self._describe = describe
         self._on_event = on_event
         self._seq = 0
-        self._descriptor = b""
         self._buckets: dict[Channel, TokenBucket] = {}
 
     def publish(self) -> RelayEntry:
         """Makes a new descriptor of this relay and tells the neighbours. Raises ConfigError when it would not hold."""
         now = self._driver.unix_now()
-        self._seq = max(self._seq + 1, now)  # higher than before a restart, without keeping a count
+        milliseconds = time.time_ns() // 1_000_000 % 1000
+        self._seq = max(self._seq + 1, 1000 * now + milliseconds)  # higher than before a restart, without a count kept
         descriptor = self._describe(self._seq)
         added = self._table.add(descriptor, now)
         if added.entry is None:
             raise ConfigError(f"this relay's own descriptor does not hold: {added.why}")
-        self.published_at, self._descriptor = now, descriptor
+        self.published_at, self.descriptor = now, descriptor
         self.pass_on(descriptor, source=None)
         return added.entry
 
@@ -94,7 +96,7 @@ class TableExchange:
         while True:
             try:
                 channel = await self._links.get(seed.relay_id, seed.endpoint)
-                receipt = await self._requests.push(channel, self._descriptor)
+                receipt = await self._requests.push(channel, self.descriptor)
                 known = await self._requests.fetch_table(channel, self._table)
                 self._outdo(receipt.result)
                 self._on_event({"event": "linked", "seed": str(seed.endpoint.addresses[0]), "relays": known})
@@ -108,10 +110,10 @@ class TableExchange:
     def _outdo(self, result: StoreResult) -> None:
         """Publishes anew when a descriptor of an earlier run stands in the way of this one's.
 
-        Of a run in this same second, which a seed refuses to replace; or of one whose clock was ahead, which has just
-        come with the seed's table.
+        Of a run with this same number, which a seed refuses to replace; or of one whose clock was ahead, which has
+        just come with the seed's table.
         """
         held = self._table.get(self._relay_id)
-        if held is not None and (result is StoreResult.INVALID or held.raw != self._descriptor):
+        if held is not None and (result is StoreResult.INVALID or held.raw != self.descriptor):
             self._seq = max(self._seq, held.descriptor.seq)
             self.publish()

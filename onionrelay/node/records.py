@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from onionrelay.base.errors import NetworkError, NodeNotFound, ProtocolViolation
+from onionrelay.base.errors import NetworkError, NodeNotFound, NoPath, ProtocolViolation
 from onionrelay.base.ids import NodeId
 from onionrelay.base.limits import LOOKUPS_AT_ONCE
 from onionrelay.base.seams import shuffle
@@ -35,7 +35,8 @@ class _Outcome:
 
     def error(self) -> NetworkError:
         if not self.answered and self.failures:
-            return self.failures[-1]
+            tried = [failure for failure in self.failures if not isinstance(failure, NoPath)]
+            return (tried or self.failures)[0]
         if self.refused:
             reasons = "; ".join(dict.fromkeys(self.refused))
             return NodeNotFound(f"no relay has a record of the node that holds: {reasons}")

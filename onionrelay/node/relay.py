@@ -108,6 +108,11 @@ class RelayNode:
         """Where it listens."""
         return self._listener.addresses
 
+    @property
+    def descriptor(self) -> bytes:
+        """What it last published about itself."""
+        return self._exchange.descriptor
+
     async def wait_stopped(self) -> None:
         """Until `stop` is called."""
         await self._stopped.wait()

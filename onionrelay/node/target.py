@@ -34,7 +34,7 @@ from onionrelay.wire.reach import ReachContents
 
 log = structlog.get_logger("onionrelay.target")
 
-PUBLISH_TRIES = 2  # the second one above the revision that storers remember of an earlier run of this node
+PUBLISH_TRIES = 4  # each above the revision that storers remember of one more earlier run of this node
 ATTACH_ANSWERS: dict[int, type[AttachAccepted] | type[AttachRefused]] = {
     answer.TYPE: answer for answer in (AttachAccepted, AttachRefused)
 }

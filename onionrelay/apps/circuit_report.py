@@ -53,9 +53,13 @@ def hop_cells(hop: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
 def circuit_lines(fields: Mapping[str, Any]) -> list[str]:
     """A table for a terminal that is none."""
     rows = [("hop", "role", "address", "adds", "round trip"), *(hop_cells(hop) for hop in fields["hops"])]
+    return [summary(fields), *aligned(rows)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines whose columns stand below each other."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    table = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return [summary(fields), *table]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def ping_line(hops: Sequence[Mapping[str, Any]]) -> str:

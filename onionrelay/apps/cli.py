@@ -11,10 +11,13 @@ from onionrelay.apps.circuit_command import circuit
 from onionrelay.apps.connect_command import connect
 from onionrelay.apps.demo_command import demo
 from onionrelay.apps.exit_codes import MEANING, ExitCode, exit_code
+from onionrelay.apps.forward_command import forward
 from onionrelay.apps.listen_commands import listen, node_id
 from onionrelay.apps.network_commands import network
+from onionrelay.apps.ping_command import ping
 from onionrelay.apps.relay_commands import relay
 from onionrelay.apps.settings import Settings, shared_options
+from onionrelay.apps.socks_command import socks
 from onionrelay.base.errors import OnionRelayError
 
 UNSUPPORTED = "onionrelay runs on Linux and macOS; on Windows, run it inside WSL 2"
@@ -51,6 +54,7 @@ Example:
   Join a network:                        onionrelay network join network.toml
   Be reachable:                          onionrelay listen --service 22=127.0.0.1:22
   Look at a circuit to a node:           onionrelay circuit onr1q...
+  Reach it with any program:             onionrelay socks
   ssh through it, in ~/.ssh/config:      Host *.onionrelay
                                            ProxyCommand onionrelay connect %h %p"""
 
@@ -65,7 +69,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, circuit, connect, listen, node_id, network, relay):
+for command in (demo, circuit, connect, forward, listen, node_id, network, ping, relay, socks):
     cli.add_command(command)
 
 

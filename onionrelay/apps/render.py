@@ -10,6 +10,8 @@ from rich.table import Table
 
 from onionrelay.apps.circuit_report import hop_cells, summary
 from onionrelay.apps.demo_lines import done_line
+from onionrelay.apps.ping_report import COLUMNS as ECHO_COLUMNS
+from onionrelay.apps.ping_report import echo_cells
 
 COLUMNS = ("hop", "role", "address", "adds", "round trip")
 
@@ -27,6 +29,30 @@ def hops_table(hops: Sequence[Mapping[str, Any]], caption: str | None = None) ->
 def print_circuit(fields: Mapping[str, Any], console: Console | None = None) -> None:
     """Show a circuit on standard output."""
     (console or Console(highlight=False)).print(hops_table(fields["hops"], summary(fields)))
+
+
+class EchoScreen:
+    """Shows the times of echoes as they come in: `with EchoScreen() as show: show(fields)`."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._live = Live(console=console or Console(highlight=False), auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def __call__(self, fields: Mapping[str, Any]) -> None:
+        """Show the statistics as they are now."""
+        caption = f"{fields['rounds']} round{'s' if fields['rounds'] > 1 else ''}"
+        table = Table(caption=caption, caption_justify="left", box=None, pad_edge=False, header_style="bold")
+        for column in ECHO_COLUMNS:
+            table.add_column(column, justify="left" if column in {"role", "address"} else "right", no_wrap=True)
+        for hop in fields["hops"]:
+            table.add_row(*echo_cells(hop))
+        self._live.update(table, refresh=True)
 
 
 class DemoScreen:

@@ -28,10 +28,14 @@ class LinkUp(msgspec.Struct, frozen=True):
 
 
 class LinkClosing(msgspec.Struct, frozen=True):
-    """This end gives the link up. Send what its outbox still holds as far as that goes at once, then close it."""
+    """This end gives the link up. Send what its outbox still holds as far as that goes at once, then close it.
+
+    `refused`: the link handshake showed that the two ends do not belong together.
+    """
 
     channel: "Channel"
     why: str
+    refused: bool = False
 
 
 class NextHopWanted(msgspec.Struct, frozen=True):

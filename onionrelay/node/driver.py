@@ -10,7 +10,7 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from onionrelay.base.errors import DestroyReason, NetworkError, UsageError
+from onionrelay.base.errors import DestroyReason, LinkRefused, NetworkError
 from onionrelay.base.ids import RelayId
 from onionrelay.base.limits import DIAL_TIMEOUT
 from onionrelay.core.circuit.end import CircuitEnd
@@ -227,10 +227,7 @@ class Driver:
 
     def open_circuit(self, channel: Channel, plan: CircuitPlan, listener: OpeningListener) -> Origin:
         """Begins to build a circuit over a guard link. Raises NetworkError when the link takes none."""
-        try:
-            origin = self.engine.open_circuit(channel, plan, self._loop.time(), self.unix_now())
-        except UsageError as error:  # all it says of a link is the guard's doing
-            raise NetworkError(f"the guard's link cannot be used: {error}") from error
+        origin = self.engine.open_circuit(channel, plan, self._loop.time(), self.unix_now())
         self._opening[origin] = listener
         self.settle()
         return origin
@@ -332,8 +329,8 @@ class Driver:
                 self._owner.on_control(channel, cmd, kind, body)
             case LinkUp(channel, peer):
                 self._on_link_up(channel, peer)
-            case LinkClosing(channel, why):
-                self._on_link_closing(channel, why)
+            case LinkClosing():
+                self._on_link_closing(effect)
             case _:
                 assert_never(effect)
 
@@ -350,12 +347,12 @@ class Driver:
             port.up.set_result(peer)
             self._owner.on_link_up(channel, peer)
 
-    def _on_link_closing(self, channel: Channel, why: str) -> None:
-        if port := self._ports.get(channel):
-            log.debug("link closed", why=why)
-            port.closing_because = why
+    def _on_link_closing(self, closing: LinkClosing) -> None:
+        if port := self._ports.get(closing.channel):
+            log.debug("link closed", why=closing.why)
+            port.closing_because = closing.why
             if not port.up.done():
-                port.up.set_exception(NetworkError(why))
+                port.up.set_exception(LinkRefused(closing.why) if closing.refused else NetworkError(closing.why))
             port.link.close()
 
     # Time

@@ -82,7 +82,7 @@ class Engine:
             used = read_cells(channel, buf, size, self._on_cell)
         except LinkRefused as refusal:
             channel.write(refusal.answer)
-            channel.close(str(refusal))
+            channel.close(refusal.reason, refused=True)
             used = size
         except ProtocolViolation as violation:
             channel.close(str(violation))

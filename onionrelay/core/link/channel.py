@@ -257,10 +257,10 @@ class Channel:
             self.write(pack_ping(Cmd.PING, token))
         self._runtime.timers.set(self, self._keepalive.deadline)
 
-    def close(self, why: str) -> None:
+    def close(self, why: str, *, refused: bool = False) -> None:
         """Gives the link up from this end: its circuits end, and the driver is asked to close it."""
         if not self.closed:
-            self._runtime.effects.append(LinkClosing(self, why))
+            self._runtime.effects.append(LinkClosing(self, why, refused))
             self.lost()
 
     def lost(self) -> None:

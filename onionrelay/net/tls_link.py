@@ -234,8 +234,13 @@ class TlsLink:
 
 def describe(error: OSError) -> str:
     """Words for a person: without error numbers, OpenSSL's source lines and addresses."""
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, ssl.SSLEOFError) or _is_unexpected_end(error):
         return "the connection ended without a goodbye"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {(error.reason or 'unknown error').lower().replace('_', ' ')}"
     return os.strerror(error.errno).lower() if error.errno else "unknown error"
+
+
+def _is_unexpected_end(error: OSError) -> bool:
+    """Before 3.11.4 OpenSSL's own word for a missing goodbye is not made an SSLEOFError."""
+    return isinstance(error, ssl.SSLError) and error.reason == "UNEXPECTED_EOF_WHILE_READING"

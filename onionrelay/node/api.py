@@ -8,12 +8,11 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Hashable
 from pathlib import Path
 from typing import Any, Self
-
-import structlog
 
 from onionrelay.base.errors import CircuitFailed, NetworkError, ProtocolViolation, UsageError
 from onionrelay.base.ids import NodeId, RelayId
@@ -41,7 +40,7 @@ from onionrelay.wire.build import BuildStatus
 from onionrelay.wire.cell import Cmd
 from onionrelay.wire.descriptor import Roles
 
-log = structlog.get_logger("onionrelay.node")
+log = logging.getLogger("onionrelay.node")
 
 Event = dict[str, Any]
 SessionKey = tuple[NodeId, int, Hashable]
@@ -118,7 +117,7 @@ class Node:
             try:
                 await self._client.refresh_table()
             except NetworkError as error:
-                log.info("the relay table is not refreshed", why=str(error))
+                log.info("the relay table is not refreshed: %s", error)
             self._target.keep_up()
 
     async def _close_sessions(self) -> None:
@@ -264,7 +263,7 @@ class Node:
             else:
                 self._client.on_directory(channel, cmd, kind, body)
         except ProtocolViolation as error:
-            log.debug("link closed", why=str(error))
+            log.debug("link closed: %s", error)
             self._driver.close_link(channel)
 
     def on_next_hop_wanted(self, hop: Hop, relay_id: RelayId, endpoint: Endpoint) -> None:  # noqa: ARG002

@@ -5,9 +5,8 @@ reach records (`node.records`), and attachments (`node.target`).
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
-
-import structlog
 
 from onionrelay.base.errors import (
     Attempt,
@@ -54,7 +53,7 @@ from onionrelay.wire.directory import Question, from_control
 from onionrelay.wire.invite import Invite
 from onionrelay.wire.link import Feature
 
-log = structlog.get_logger("onionrelay.client")
+log = logging.getLogger("onionrelay.client")
 
 FEATURES = Feature.CIRCUITS | Feature.ATTACH | Feature.DIR
 
@@ -95,7 +94,7 @@ class Client:
         try:
             self.table = RelayTable.load(data, self.policy, self.driver.unix_now())
         except ValueError as error:
-            log.info("the saved relay table is not used", why=str(error))
+            log.info("the saved relay table is not used: %s", error)
 
     async def refresh_table(self) -> None:
         """Fetches the whole table from every seed that answers. NoNetwork when none does and none was known before."""
@@ -132,7 +131,7 @@ class Client:
         try:
             await self.refresh_table()
         except NetworkError as error:
-            log.info("the relay table is not refreshed", why=str(error))
+            log.info("the relay table is not refreshed: %s", error)
 
     def save(self) -> None:
         """Keeps the relay table for the next start."""
@@ -294,14 +293,16 @@ class Client:
         """Whom to leave out of the next path; a guard or vanguard among them is passed over for a while.
 
         The hop that refused; or the one behind it, if it says that this one is to blame. That may be a lie: the second
-        time the same hop says so, it is left out, too. All but the guard when it cannot be said which hop it was.
+        time the same hop says so, it is left out, too, unless it is the guard, of which there is no other to be had
+        for the asking. All but the guard when it cannot be said which hop it was.
         """
         relays, at = path.relays, attempt.hop - 1
         if not attempt.hop:
             suspects = relays[1:]
         elif attempt.status.startswith("next ") and attempt.hop < len(relays):
             suspects = relays[at + 1 : at + 2] + (relays[at : at + 1] if relays[at].relay_id in doubted else ())
-            doubted.add(relays[at].relay_id)
+            if at:
+                doubted.add(relays[at].relay_id)
         else:
             suspects = relays[at : at + 1]
         now = self.driver.unix_now()

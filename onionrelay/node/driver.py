@@ -5,10 +5,9 @@ the owner's to say, and the listener's that was named for a circuit.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol, assert_never
-
-import structlog
 
 from onionrelay.base.errors import DestroyReason, LinkRefused, NetworkError
 from onionrelay.base.ids import RelayId
@@ -38,7 +37,7 @@ from onionrelay.net.tls import dial_tls
 from onionrelay.wire.address import Address, Endpoint
 from onionrelay.wire.build import BuildStatus
 
-log = structlog.get_logger("onionrelay.driver")
+log = logging.getLogger("onionrelay.driver")
 
 
 class CircuitListener(Protocol):
@@ -349,7 +348,7 @@ class Driver:
 
     def _on_link_closing(self, closing: LinkClosing) -> None:
         if port := self._ports.get(closing.channel):
-            log.debug("link closed", why=closing.why)
+            log.debug("link closed: %s", closing.why)
             port.closing_because = closing.why
             if not port.up.done():
                 port.up.set_exception(LinkRefused(closing.why) if closing.refused else NetworkError(closing.why))

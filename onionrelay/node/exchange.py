@@ -5,11 +5,10 @@ news to a relay it passes on to all its neighbours, so that a new descriptor is 
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
-
-import structlog
 
 from onionrelay.base.errors import ConfigError, NetworkError, ProtocolViolation
 from onionrelay.base.ids import RelayId
@@ -26,7 +25,7 @@ from onionrelay.node.tasks import Tasks
 from onionrelay.wire.directory import StoreResult
 from onionrelay.wire.invite import Invite
 
-log = structlog.get_logger("onionrelay.exchange")
+log = logging.getLogger("onionrelay.exchange")
 
 
 class TableExchange:
@@ -103,7 +102,7 @@ class TableExchange:
                 pause = REDIAL_FIRST
                 await self._driver.wait_down(channel)
             except (NetworkError, ProtocolViolation) as error:
-                log.info("seed does not answer", why=str(error))
+                log.info("seed does not answer: %s", error)
             await asyncio.sleep(pause * self._rng.uniform(0.5, 1.5))
             pause = min(2 * pause, REDIAL_LAST)
 

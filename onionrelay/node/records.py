@@ -4,10 +4,9 @@ Whoever is asked learns a blinded key and the middle of the circuit, not who ask
 """
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-import structlog
 
 from onionrelay.base.errors import NetworkError, NodeNotFound, NoPath, ProtocolViolation
 from onionrelay.base.ids import NodeId
@@ -19,7 +18,7 @@ from onionrelay.core.directory.reach import OpenedRecord, newest_record
 from onionrelay.node.client import Client
 from onionrelay.wire.directory import Answer, DhtAnswer, DhtGet, DhtPut, DhtReceipt, Question, StoreResult
 
-log = structlog.get_logger("onionrelay.records")
+log = logging.getLogger("onionrelay.records")
 
 Place = tuple[RelayEntry, bytes]
 """A relay to ask, and the key to ask it for."""
@@ -108,7 +107,7 @@ class Records:
                 case NetworkError():
                     outcome.failures.append(result)
                 case ProtocolViolation():
-                    log.info("a relay gave no answer that can be read", why=str(result))
+                    log.info("a relay gave no answer that can be read: %s", result)
                 case BaseException():
                     raise result
         return values

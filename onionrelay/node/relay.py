@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from typing import Any, Self
-
-import structlog
 
 from onionrelay.base.errors import DestroyReason, LinkRefused, NetworkError, OnionRelayError, ProtocolViolation
 from onionrelay.base.ids import RelayId
@@ -53,7 +52,7 @@ from onionrelay.wire.directory import (
 from onionrelay.wire.invite import Invite
 from onionrelay.wire.link import Feature
 
-log = structlog.get_logger("onionrelay.relay")
+log = logging.getLogger("onionrelay.relay")
 
 ROLES = Roles.GUARD | Roles.MIDDLE | Roles.FINAL | Roles.DHT
 FEATURES = Feature.CIRCUITS | Feature.ATTACH | Feature.DHT | Feature.DIR
@@ -244,7 +243,7 @@ class RelayNode:
             else:
                 self._on_directory(channel, *from_control(cmd, kind, body))
         except ProtocolViolation as error:
-            log.debug("link closed", why=str(error))
+            log.debug("link closed: %s", error)
             self._driver.close_link(channel)
 
     def _on_attach(self, channel: Channel, kind: int, body: bytes) -> None:
@@ -336,7 +335,7 @@ class RelayNode:
             try:
                 self._renew()
             except OnionRelayError as error:
-                log.warning("cannot renew the relay's keys and descriptor", why=str(error))
+                log.warning("cannot renew the relay's keys and descriptor: %s", error)
             now = self._clock()
             self.table.expire(now)
             self._store.expire(now)

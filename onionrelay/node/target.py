@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from typing import Any
-
-import structlog
 
 from onionrelay.base.errors import DestroyReason, NetworkError, ProtocolViolation, TimedOut
 from onionrelay.base.ids import NodeId
@@ -32,7 +31,7 @@ from onionrelay.wire.directory import StoreResult
 from onionrelay.wire.frames import CloseCode
 from onionrelay.wire.reach import ReachContents
 
-log = structlog.get_logger("onionrelay.target")
+log = logging.getLogger("onionrelay.target")
 
 PUBLISH_TRIES = 4  # each above the revision that storers remember of one more earlier run of this node
 ATTACH_ANSWERS: dict[int, type[AttachAccepted] | type[AttachRefused]] = {
@@ -150,7 +149,7 @@ class Target:
                     if channel := self._channels.get(attachment):
                         self._driver.send_control(channel, Cmd.ATTACH, message.TYPE, message.encode())
                 case CloseAttachment(attachment, why):
-                    log.info("attachment ended", why=why)
+                    log.info("attachment ended: %s", why)
                     self._close(attachment)
                 case Publish():
                     self._tasks.spawn(self._publish(effect))
@@ -167,7 +166,7 @@ class Target:
                 build_keys=self._keys,
             )
         except NetworkError as error:
-            log.info("final hop does not answer", why=str(error))
+            log.info("final hop does not answer: %s", error)
             self._advance(lambda target, now, unix: target.on_link_lost(attachment, now, unix))
             return
         finally:
@@ -196,7 +195,7 @@ class Target:
     def on_link_down(self, channel: Channel, why: str) -> None:
         """See Owner."""
         if attachment := self._attachment_of(channel):
-            log.info("attachment lost", why=why)
+            log.info("attachment lost: %s", why)
             del self._channels[attachment]
             self._advance(lambda target, now, unix: target.on_link_lost(attachment, now, unix))
 
@@ -229,7 +228,7 @@ class Target:
         try:
             return await self._records.put(put.key, put.record, put.storer)
         except (NetworkError, ProtocolViolation) as error:
-            log.info("a relay did not take the reach record", why=str(error))
+            log.info("a relay did not take the reach record: %s", error)
             return None
 
     # Sessions

@@ -18,6 +18,7 @@ from onionrelay.apps.ping_command import ping
 from onionrelay.apps.relay_commands import relay
 from onionrelay.apps.settings import Settings, shared_options
 from onionrelay.apps.socks_command import socks
+from onionrelay.apps.testnet_command import testnet
 from onionrelay.base.errors import OnionRelayError
 
 UNSUPPORTED = "onionrelay runs on Linux and macOS; on Windows, run it inside WSL 2"
@@ -69,7 +70,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, circuit, connect, forward, listen, node_id, network, ping, relay, socks):
+for command in (demo, circuit, connect, forward, listen, node_id, network, ping, relay, socks, testnet):
     cli.add_command(command)
 
 

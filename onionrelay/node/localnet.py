@@ -46,7 +46,8 @@ class LocalRelay:
 class LocalNetwork:
     """`async with LocalNetwork() as network:` runs relays until the block ends, however it ends.
 
-    `on_relay` is called with each relay as it becomes ready. Everything is in `folder`, which goes when the block ends.
+    `on_relay` is called with each relay as it becomes ready. Everything is in `folder`, which goes when the block ends;
+    it is made in `parent`, or where temporary files are.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class LocalNetwork:
         *,
         seeds: int = DEMO_SEEDS,
         on_relay: Callable[[LocalRelay], None] = lambda _: None,
+        parent: Path | None = None,
     ) -> None:
         if not 0 < seeds <= relays:
             raise ConfigError(f"{seeds} of {relays} relays cannot be seeds")
@@ -64,6 +66,7 @@ class LocalNetwork:
         self._count = relays
         self._seeds = seeds
         self._on_relay = on_relay
+        self._parent = parent
         self._children: list[ChildProcess] = []
         self._cleanup = contextlib.ExitStack()
 
@@ -73,7 +76,7 @@ class LocalNetwork:
         return self.folder / "network.toml"
 
     async def __aenter__(self) -> Self:
-        self.folder = self._cleanup.enter_context(temporary_folder())
+        self.folder = self._cleanup.enter_context(temporary_folder(self._parent))
         try:
             await self._start()
         except BaseException:
@@ -157,12 +160,13 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     """A folder that is removed at the end, or by a later call when this process never gets there (SIGKILL)."""
-    for leftover in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    parent = parent or Path(tempfile.gettempdir())
+    for leftover in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             _remove_if_abandoned(leftover)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

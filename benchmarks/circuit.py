@@ -166,12 +166,18 @@ def table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--builds", type=int, default=9, help="circuits built for each number of hops")
-    parser.add_argument("--megabytes", type=int, default=64, help="size of one transfer")
-    parser.add_argument("--rounds", type=int, default=3, help="transfers each way of connecting")
+    parser.add_argument("--builds", type=positive, default=9, help="circuits built for each number of hops")
+    parser.add_argument("--megabytes", type=positive, default=64, help="size of one transfer")
+    parser.add_argument("--rounds", type=positive, default=3, help="transfers each way of connecting")
     options = parser.parse_args()
     result = asyncio.run(measure(options.builds, options.megabytes, options.rounds))
     print(json.dumps(result) if options.json else table(result))

@@ -1,5 +1,19 @@
-"""`python -m onionrelay` is the command line."""
+"""The program: `onionrelay`, `python -m onionrelay`."""
 
-from onionrelay.apps.cli import main
+import sys
+from typing import NoReturn
 
-main()
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run the command line. A Ctrl-C while it is being loaded ends it quietly."""
+    try:
+        from onionrelay.apps import cli  # noqa: PLC0415
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

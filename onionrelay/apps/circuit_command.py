@@ -1,12 +1,12 @@
 """`onionrelay circuit`: what a circuit to a node looks like, hop by hop."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from onionrelay.apps.circuit_report import circuit_fields, circuit_lines, ping_line, timing_fields
+from onionrelay.apps.option_types import Seconds
 from onionrelay.apps.run import run
 from onionrelay.apps.settings import Settings, example, shared_options
 from onionrelay.apps.targets import parse_node
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 @click.argument("node_id")
 @click.option("--hops", type=click.IntRange(MIN_HOPS, MAX_HOPS), help="Relays on the way, the final one included.")
 @click.option("--hold", is_flag=True, help="Keep it open and measure every second, until Ctrl-C.")
-@click.option(
-    "--for", "seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="As --hold, for S seconds."
-)
+@click.option("--for", "seconds", type=Seconds(0, min_open=True), metavar="S", help="As --hold, for S seconds.")
 @shared_options
 @click.pass_obj
 def circuit(settings: Settings, node_id: str, hops: int | None, hold: bool, seconds: float | None) -> None:
@@ -44,10 +42,10 @@ def circuit(settings: Settings, node_id: str, hops: int | None, hold: bool, seco
     async def show() -> None:
         from onionrelay import Node  # noqa: PLC0415 - --help must be quick
 
-        async with Node(network, home=Path(home.where)) as node, node.circuit(target, hops=hops) as circuit:
+        async with Node(network, home=home) as node, node.circuit(target, hops=hops) as circuit:
             await _show(settings, target, circuit, hold=hold or seconds is not None, seconds=seconds)
 
-    run(settings, show())
+    run(settings, show(), endless=hold and seconds is None)
 
 
 async def _show(settings: Settings, target: "NodeId", circuit: "Circuit", *, hold: bool, seconds: float | None) -> None:

@@ -16,10 +16,11 @@ from onionrelay.apps.listen_commands import listen, node_id
 from onionrelay.apps.network_commands import network
 from onionrelay.apps.ping_command import ping
 from onionrelay.apps.relay_commands import relay
+from onionrelay.apps.run import QuietEnd
 from onionrelay.apps.settings import Settings, shared_options
 from onionrelay.apps.socks_command import socks
 from onionrelay.apps.testnet_command import testnet
-from onionrelay.base.errors import OnionRelayError
+from onionrelay.base.errors import OnionRelayError, UsageError
 
 UNSUPPORTED = "onionrelay runs on Linux and macOS; on Windows, run it inside WSL 2"
 
@@ -37,10 +38,18 @@ class Application(click.Group):
         code = ExitCode.OK
         try:
             require_platform(sys.platform)
+            require_stdout()
             super().main(arguments, prog_name or "onionrelay", obj=settings, **extra)
         except Exception as error:  # noqa: BLE001 - this is where every error ends
             code = _report(error, settings)
         sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a Ctrl-C while it is being imported is like any other."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.Abort from None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The exit codes, from the table that decides them."""
@@ -85,6 +94,12 @@ def require_platform(platform: str) -> None:
         raise OnionRelayError(UNSUPPORTED)
 
 
+def require_stdout() -> None:
+    """Raises UsageError when it was closed: files and sockets that are opened later would take its number."""
+    if sys.stdout is None:
+        raise UsageError("standard output is closed: let it go to /dev/null")
+
+
 def _report(error: Exception, settings: Settings) -> ExitCode:
     """Say what went wrong; returns what to exit with."""
     match error:
@@ -98,6 +113,8 @@ def _report(error: Exception, settings: Settings) -> ExitCode:
                 else ""
             )
             code, message = ExitCode.USAGE, error.format_message().removesuffix(".") + hint
+        case QuietEnd():
+            return exit_code(error)
         case click.Abort():
             code, message = exit_code(error), "interrupted"
         case OnionRelayError():

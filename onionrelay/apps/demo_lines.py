@@ -5,12 +5,14 @@ from typing import Any
 
 from onionrelay.apps.circuit_report import circuit_lines
 
+TESTNET = "this shows how it works: a test network on one machine protects nobody"
+
 
 def demo_lines(event: Mapping[str, Any]) -> list[str]:
     """The lines that tell a person about `event`; none for those that only move a progress bar."""
     match event["event"]:
         case "ready":
-            return [f"starting {event['relays']} relays, each a process of its own"]
+            return [f"starting {event['relays']} relays, each a process of its own", TESTNET]
         case "relay":
             return [f"  relay {event['address']}, process {event['pid']}{', a seed' if event['seed'] else ''}"]
         case "target":

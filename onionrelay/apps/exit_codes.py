@@ -11,6 +11,7 @@ from onionrelay.base.errors import (
     CircuitFailed,
     CircuitLost,
     HomeError,
+    NetworkError,
     NodeNotFound,
     NoNetwork,
     NoPath,
@@ -58,6 +59,7 @@ _BY_ERROR: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (CircuitLost, ExitCode.CIRCUIT_FAILED),
     (StreamRefused, ExitCode.REFUSED),
     (TimedOut, ExitCode.TIMED_OUT),
+    (NetworkError, ExitCode.CIRCUIT_FAILED),  # a link refused, a clock that is wrong: no circuit comes of it
     (click.Abort, ExitCode.INTERRUPTED),  # also what click makes of a KeyboardInterrupt
 )
 

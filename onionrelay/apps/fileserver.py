@@ -109,7 +109,7 @@ class FileServer:
         path = self._find(request.path)
         if path.is_dir():
             if not request.path.endswith("/"):
-                await _send(writer, 301, {"Location": quote("/" + path.relative_to(self._root).as_posix()) + "/"})
+                await _send(writer, 301, {"Location": _url("/" + path.relative_to(self._root).as_posix()) + "/"})
                 return
             index = path / "index.html"
             if not index.is_file():
@@ -124,7 +124,7 @@ class FileServer:
     def _find(self, url_path: str) -> Path:
         """The file or folder that a URL's path names; HttpError 404 for everything that must not be served."""
         try:
-            names = [name for name in unquote_to_bytes(url_path).decode().split("/") if name]
+            names = [name for name in os.fsdecode(unquote_to_bytes(url_path)).split("/") if name]
             if any(name.startswith(".") or "\0" in name or "\\" in name for name in names):
                 raise HttpError(404)
             path = self._root.joinpath(*names).resolve(strict=True)
@@ -139,10 +139,14 @@ class FileServer:
             entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir() if entry.name[0] != "."
         )
         title = html.escape("/" + folder.relative_to(self._root).as_posix().removeprefix("."))
-        items = "".join(f'<li><a href="{quote(name)}">{html.escape(name)}</a></li>\n' for name in names)
+        items = "".join(f'<li><a href="{_url(name)}">{html.escape(name)}</a></li>\n' for name in names)
         return f"<!doctype html>\n<title>{title}</title>\n<h1>{title}</h1>\n<ul>\n{items}</ul>\n".encode(
             errors="surrogateescape"
         )
+
+
+def _url(path: str) -> str:
+    return quote(os.fsencode(path))  # names of files are bytes, whatever they mean
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request:

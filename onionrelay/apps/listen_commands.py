@@ -68,11 +68,12 @@ async def _listen(
     from onionrelay import Node  # noqa: PLC0415
     from onionrelay.apps.fileserver import FileServer  # noqa: PLC0415
 
-    async with Node(network, home=Path(home.where), on_event=settings.output.pass_on) as node:
+    async with Node(network, home=home, on_event=settings.output.pass_on) as node:
         for port, host, host_port in forwards:
             await node.add_service(port, host, host_port)
         for port, folder in served:
             await node.start_server(FileServer(folder).handle, port)
+        settings.say_testnet(network)
         await node.wait_reachable()
         settings.output.event("reachable", "reachable", node_id=str(node.node_id))
         await asyncio.Event().wait()

@@ -1,7 +1,6 @@
 """What commands that listen on this machine have in common: an option, and the run from the bound port to the end."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -48,9 +47,10 @@ async def serve_locally(
     reports = Reports(settings.output)
     async with (
         LocalListener(address, crowded=reports.crowded) as listener,
-        Node(network, home=Path(home.where)) as node,
+        Node(network, home=home) as node,
         listener.serving(make(Passages(node, reports), reports)),
     ):
         chosen = listener.address
         settings.output.event("ready", ready(str(chosen)), address=str(chosen), port=chosen.port)
+        settings.say_testnet(network)
         await asyncio.Event().wait()

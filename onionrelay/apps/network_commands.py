@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from onionrelay.apps.option_types import NamedPath
 from onionrelay.apps.settings import Settings, example, shared_options
 from onionrelay.base.errors import UsageError
 
@@ -22,9 +23,7 @@ def network() -> None:
 @click.option(
     "--testnet", is_flag=True, help="For trying out: accepts relays on private addresses, and is NOT private."
 )
-@click.option(
-    "-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The file to make."
-)
+@click.option("-o", "--output", required=True, metavar="FILE", type=NamedPath(path_type=Path), help="The file to make.")
 @shared_options
 @click.pass_obj
 def new(settings: Settings, name: str, seeds: tuple[str, ...], testnet: bool, output: Path) -> None:
@@ -47,10 +46,11 @@ def new(settings: Settings, name: str, seeds: tuple[str, ...], testnet: bool, ou
         net_id=made.net_id.hex(),
         testnet=testnet,
     )
+    settings.say_testnet(made)
 
 
 @network.command(epilog=example("onionrelay network join network.toml"))
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=NamedPath(path_type=Path))
 @shared_options
 @click.pass_obj
 def join(settings: Settings, file: Path | None) -> None:
@@ -66,3 +66,4 @@ def join(settings: Settings, file: Path | None) -> None:
     settings.output.event(
         "joined", f"joined {joined.name}", name=joined.name, net_id=joined.net_id.hex(), home=home.where
     )
+    settings.say_testnet(joined)

@@ -1,5 +1,6 @@
 """What commands print: events, one JSON object a line with --json, else one readable line each."""
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ class Output:
         self._to_stderr = to_stderr
 
     @property
-    def stream(self) -> TextIO:
+    def stream(self) -> TextIO | None:
         """Where this output goes; looked up at each use, so that a caller may redirect it."""
         return sys.stderr if self._to_stderr else sys.stdout
 
@@ -39,9 +40,15 @@ class Output:
         if self.as_json:
             self.event("error", error=kind, message=message, exit_code=exit_code)
         else:
-            print(f"onionrelay: {message}", file=sys.stderr, flush=True)
+            tell(message)
+
+    def notice(self, text: str) -> None:
+        """Print what a person should know besides: to standard error always, for events are about what was asked."""
+        tell(json.dumps({"event": "notice", "text": text}) if self.as_json else text, prefix=not self.as_json)
 
     def _print(self, line: str) -> None:
+        if self.stream is None:  # it was closed when the process began
+            return
         try:
             print(line, file=self.stream, flush=True)
         except BrokenPipeError:
@@ -49,3 +56,10 @@ class Output:
             # would be somebody else's problem; so end as if asked to, and let what is still printed go nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def tell(line: str, *, prefix: bool = True) -> None:
+    """Print a line to standard error, in the program's name, unless that is closed or nobody reads it any more."""
+    if sys.stderr is not None:  # print would take standard output instead
+        with contextlib.suppress(BrokenPipeError):
+            print(f"onionrelay: {line}" if prefix else line, file=sys.stderr, flush=True)

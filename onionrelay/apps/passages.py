@@ -2,12 +2,11 @@
 
 import asyncio
 import itertools
-import sys
 from collections.abc import Hashable
 from weakref import WeakKeyDictionary
 
 from onionrelay.apps.local_listener import close, reset
-from onionrelay.apps.output import Output
+from onionrelay.apps.output import Output, tell
 from onionrelay.base.errors import OnionRelayError, TimedOut
 from onionrelay.base.ids import NodeId
 from onionrelay.base.limits import LOCAL_CONNECTIONS, LOCAL_OPEN
@@ -45,7 +44,7 @@ class Reports:
         if self._output.as_json:
             self._output.event(name, **fields)
         else:
-            print(f"onionrelay: {' '.join(line.split())}", file=sys.stderr, flush=True)
+            tell(" ".join(line.split()))
 
 
 class Passages:

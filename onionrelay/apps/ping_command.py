@@ -2,12 +2,12 @@
 
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from onionrelay.apps.circuit_report import circuit_fields, summary
+from onionrelay.apps.option_types import Seconds
 from onionrelay.apps.run import run
 from onionrelay.apps.settings import Settings, example, shared_options
 from onionrelay.apps.targets import parse_node
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("-c", "--count", type=click.IntRange(1), metavar="N", help="Stop after N rounds (else at Ctrl-C).")
 @click.option(
     "--interval",
-    type=click.FloatRange(PING_EVERY_LEAST),
+    type=Seconds(PING_EVERY_LEAST),
     default=PING_EVERY,
     show_default=True,
     metavar="S",
@@ -54,10 +54,10 @@ def ping(settings: Settings, node_id: str, count: int | None, interval: float, h
     async def build_and_measure() -> None:
         from onionrelay import Node  # noqa: PLC0415 - --help must be quick
 
-        async with Node(network, home=Path(home.where)) as node, node.circuit(target, hops=hops) as circuit:
+        async with Node(network, home=home) as node, node.circuit(target, hops=hops) as circuit:
             await measure(settings, target, circuit, count, interval)
 
-    run(settings, build_and_measure())
+    run(settings, build_and_measure(), endless=count is None)
 
 
 async def measure(settings: Settings, target: "NodeId", circuit: "Circuit", count: int | None, interval: float) -> None:

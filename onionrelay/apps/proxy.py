@@ -6,10 +6,10 @@ Only names of nodes lead anywhere. Nothing here resolves a name or dials an addr
 import asyncio
 import contextlib
 
-from onionrelay.apps.host_names import DOMAINS, node_of
 from onionrelay.apps.negotiation import Negotiation
 from onionrelay.apps.passages import Pair, Passage, Passages, Reports
 from onionrelay.apps.proxy_request import Refusal, Request
+from onionrelay.apps.targets import DOMAINS, node_of
 from onionrelay.base.errors import (
     InvalidId,
     NetworkError,

@@ -1,13 +1,11 @@
 """`onionrelay relay init` and `onionrelay relay run`."""
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
 from onionrelay.apps.run import lifeline_option, run
 from onionrelay.apps.settings import Settings, example, shared_options
-from onionrelay.base.errors import ConfigError, HomeError
 
 if TYPE_CHECKING:
     from onionrelay.node.home import Home
@@ -42,9 +40,6 @@ def init(settings: Settings, listen: tuple[str, ...], advertise: tuple[str, ...]
     from onionrelay.net.system import SystemRng  # noqa: PLC0415 - --help must be quick
 
     home = settings.open_home()
-    with suppress(HomeError):
-        home.relay_settings()
-        raise ConfigError(f"there is a relay in {home.where} already: use another --home, or edit its relay.toml")
     invite = home.init_relay(listen, advertise, SystemRng())
     settings.output.event(
         "initialised", str(invite), relay_id=str(invite.relay_id), invite=str(invite), home=home.where
@@ -72,4 +67,5 @@ async def _serve(settings: Settings, home: "Home", network: "NetworkFile") -> No
             invite=str(node.invite),
             addresses=[str(address) for address in node.addresses],
         )
+        settings.say_testnet(network)
         await node.wait_stopped()

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from onionrelay.apps.circuit_report import hop_cells, summary
-from onionrelay.apps.demo_lines import done_line
+from onionrelay.apps.demo_lines import TESTNET, done_line
 from onionrelay.apps.ping_report import COLUMNS as ECHO_COLUMNS
 from onionrelay.apps.ping_report import echo_cells
 
@@ -18,11 +18,18 @@ COLUMNS = ("hop", "role", "address", "adds", "round trip")
 
 def hops_table(hops: Sequence[Mapping[str, Any]], caption: str | None = None) -> Table:
     """Hops, with their times as far as they are known."""
-    table = Table(caption=caption, caption_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if column in {"hop", "adds", "round trip"} else "left", no_wrap=True)
+    table = _table(COLUMNS, caption)
     for hop in hops:
         table.add_row(*hop_cells(hop))
+    return table
+
+
+def _table(columns: Sequence[str], caption: str | None) -> Table:
+    """Empty. On a narrow terminal addresses are folded, for a part of a time would be another time."""
+    table = Table(caption=caption, caption_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        justify: JustifyMethod = "left" if column in {"role", "address"} else "right"
+        table.add_column(column, justify=justify, no_wrap=column != "address", overflow="fold")
     return table
 
 
@@ -47,9 +54,7 @@ class EchoScreen:
     def __call__(self, fields: Mapping[str, Any]) -> None:
         """Show the statistics as they are now."""
         caption = f"{fields['rounds']} round{'s' if fields['rounds'] > 1 else ''}"
-        table = Table(caption=caption, caption_justify="left", box=None, pad_edge=False, header_style="bold")
-        for column in ECHO_COLUMNS:
-            table.add_column(column, justify="left" if column in {"role", "address"} else "right", no_wrap=True)
+        table = _table(ECHO_COLUMNS, caption)
         for hop in fields["hops"]:
             table.add_row(*echo_cells(hop))
         self._live.update(table, refresh=True)
@@ -87,6 +92,7 @@ class DemoScreen:
             case "relays":
                 self._starting.stop()
                 self._console.print(f"[bold]{len(event['relays'])} relays[/], each a process of its own")
+                self._console.print(f"[yellow]{TESTNET}[/]")
             case "target":
                 self._console.print(f"[bold]target[/] {event['node_id']}")
                 self._console.print("       serves a folder over HTTP, and only dials out")

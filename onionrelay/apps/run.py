@@ -1,5 +1,6 @@
 """Runs a command's coroutine and ends it gracefully on Ctrl-C, SIGTERM, SIGHUP and the parent's end."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -14,12 +15,27 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-def run(settings: Settings, command: Coroutine[Any, Any, None], *, service: bool = False) -> None:
+class QuietEnd(click.Abort):
+    """Ended by a signal that nobody needs to be told about: the exit code says it."""
+
+
+def run(
+    settings: Settings, command: Coroutine[Any, Any, None], *, service: bool = False, endless: bool = False
+) -> None:
     """Run `command` to its end. A signal cancels it and raises click.Abort once it has cleaned up.
 
-    `service`: the command runs until it is told to stop, so SIGTERM is its normal end and raises nothing.
+    `endless`: Ctrl-C is how people end the command, and QuietEnd; so is every other signal, for whoever sends one is
+    not at the keyboard. `service`: `endless`, and SIGTERM is its normal end and raises nothing.
     A second signal ends the process on the spot; children see that by their lifeline.
     """
+    with contextlib.closing(command):  # if it is interrupted before it begins
+        received = _run(settings, command)
+    if received and not (service and received[0] is signal.SIGTERM):
+        raise click.Abort if received[0] is signal.SIGINT and not (endless or service) else QuietEnd
+
+
+def _run(settings: Settings, command: Coroutine[Any, Any, None]) -> list[signal.Signals]:
+    """The signals that came, at most one."""
     import asyncio  # noqa: PLC0415 - --help must be quick
 
     from onionrelay.apps.log import configure_logging  # noqa: PLC0415
@@ -46,8 +62,7 @@ def run(settings: Settings, command: Coroutine[Any, Any, None], *, service: bool
         finally:
             for which in _SIGNALS:
                 loop.remove_signal_handler(which)
-    if received and not (service and received[0] is signal.SIGTERM):
-        raise click.Abort
+    return received
 
 
 def lifeline_option(command: Decorated) -> Decorated:

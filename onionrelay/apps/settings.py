@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onionrelay.apps.option_types import NamedPath
 from onionrelay.apps.output import Output
 
 if TYPE_CHECKING:  # these take 0.1 s, which --help does not need
@@ -15,6 +16,8 @@ if TYPE_CHECKING:  # these take 0.1 s, which --help does not need
     from onionrelay.node.network_file import NetworkFile
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
+
+TESTNET = "testnet: this is a test network, which protects nobody"
 
 
 @dataclass(slots=True)
@@ -36,7 +39,7 @@ class Settings:
         """The home asked for, else ONIONRELAY_HOME, else the platform's data folder."""
         from onionrelay.node.home import Home, home_path  # noqa: PLC0415 - see TYPE_CHECKING above
 
-        return Home(home_path(self.home, os.environ))
+        return Home(home_path(self.home, os.environ), self.output.notice)
 
     def open_member(self) -> "tuple[Home, NetworkFile]":
         """The home, and the network asked for, else ONIONRELAY_NETWORK, else the one joined in the home.
@@ -47,6 +50,11 @@ class Settings:
 
         home = self.open_home()
         return home, resolve_network(self.network, os.environ, home)
+
+    def say_testnet(self, network: "NetworkFile") -> None:
+        """What everybody in a test network should be told once."""
+        if network.testnet:
+            self.output.notice(TESTNET)
 
 
 def shared_options(command: Decorated) -> Decorated:
@@ -71,7 +79,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("--home",),
         {
             "metavar": "DIR",
-            "type": click.Path(path_type=Path),
+            "type": NamedPath(path_type=Path),
             "help": "Where keys, guard and network file are kept (else ONIONRELAY_HOME, else your data directory).",
         },
     ),
@@ -79,7 +87,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("--network",),
         {
             "metavar": "FILE",
-            "type": click.Path(path_type=Path),
+            "type": NamedPath(path_type=Path),
             "help": "The network file (else ONIONRELAY_NETWORK, else the one joined).",
         },
     ),

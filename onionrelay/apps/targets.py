@@ -1,4 +1,8 @@
-"""How people write whom to reach and what to offer: `<node-id>:<port>`, `80=127.0.0.1:8000`, `80=DIR`."""
+"""How people and programs write whom to reach and what to offer: `<node-id>:<port>`, `80=127.0.0.1:8000`, `80=DIR`.
+
+Programs that know nothing but host names say `<node-id>.onionrelay` or `<node-id>.onionrelay.alt`. The name system will
+never hold names under .alt (RFC 9476), so what leaks there by mistake is asked of nobody's server.
+"""
 
 from pathlib import Path
 
@@ -6,13 +10,24 @@ from onionrelay.base.errors import InvalidId, UsageError
 from onionrelay.base.ids import NodeId
 
 SHOWN = 80  # characters of a wrong id that a message repeats
-SUFFIX = ".onionrelay"  # makes a host name of a node id, for ssh and proxies
+DOMAINS = (".onionrelay", ".onionrelay.alt")  # make a host name of a node id, for ssh and proxies
+
+
+def node_of(host: str) -> NodeId | None:
+    """The node that a host name stands for; None when it is not one of ours. InvalidId when it should be and is not."""
+    return _parse(host) if host.lower().removesuffix(".").endswith(DOMAINS) else None
 
 
 def parse_node(text: str) -> NodeId:
-    """The node id in `text`, with or without the suffix. Host names have no case, and ssh lower-cases them."""
+    """The node id in `text`, with or without a domain. Host names have no case, and ssh lower-cases them."""
+    return _parse(text.strip())
+
+
+def _parse(text: str) -> NodeId:
+    name = text.lower().removesuffix(".")
+    domain = next((domain for domain in DOMAINS if name.endswith(domain)), "")
     try:
-        return NodeId.parse(text.strip().lower().removesuffix(".").removesuffix(SUFFIX))
+        return NodeId.parse(name.removesuffix(domain))
     except InvalidId as error:
         raise InvalidId(f"{text[:SHOWN]!r} is not the id of a node: {error}") from None
 
@@ -43,6 +58,10 @@ def parse_service(text: str) -> tuple[int, str, int]:
         raise UsageError(
             f"a service is written PORT=HOST:PORT, such as 80=127.0.0.1:8000 or 80=[::1]:8000, not {text!r}"
         )
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise UsageError(f"{host[:SHOWN]!r} can be no host's name") from None
     return parse_port(port), host, parse_port(host_port)
 
 

@@ -7,6 +7,7 @@ A reader sees the old file or the new one, never half of one, whatever moment a 
 import errno
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -41,10 +42,7 @@ class Folder:
     def _read(self, name: str, limit: int, *, secret: bool) -> bytes | None:
         path = self.path / name
         try:
-            with path.open("rb") as file:
-                # Asked of the open file: by the time it is read, the name could be another file.
-                mode = os.fstat(file.fileno()).st_mode
-                data = file.read(limit + 1)
+            mode, data = read_regular(path, limit + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -61,11 +59,11 @@ class Folder:
         self._make(path.parent)
         trying("write", path, lambda: replace_file(path, data))
 
-    def set_aside(self, name: str) -> str:
-        """Renames a damaged file, so that it neither hinders nor is lost; returns where it is now."""
+    def set_aside(self, name: str, mark: str = "corrupt") -> str:
+        """Renames a file, so that it neither hinders nor is lost; returns where it is now: `name`.`mark`-1, -2, …"""
         path = self.path / name
         number = 1
-        while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+        while (aside := path.with_name(f"{path.name}.{mark}-{number}")).exists():
             number += 1
         trying("rename", path, lambda: path.rename(aside))
         return str(aside)
@@ -121,7 +119,7 @@ class MemoryFiles:
         """Replaces or makes."""
         self._files[name] = data
 
-    def set_aside(self, name: str) -> str:
+    def set_aside(self, name: str, _mark: str = "corrupt") -> str:
         """Forgets it."""
         del self._files[name]
         return "nowhere"
@@ -146,6 +144,20 @@ def trying(verb: str, path: Path, action: Callable[[], T]) -> T:
 def reason(error: OSError) -> str:
     """The system's words for what went wrong, without the path, which the sentence names already."""
     return error.strerror or type(error).__name__
+
+
+def read_regular(path: Path, limit: int) -> tuple[int, bytes]:
+    """The mode and the first `limit` bytes. OSError for what is no file; opening a FIFO must not wait for a writer."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        # Asked of the open file: by the time it is read, the name could be another file.
+        mode = os.fstat(handle).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder's reading says itself what it is
+            raise OSError(errno.EINVAL, "Not a regular file")
+        with open(handle, "rb", closefd=False) as file:
+            return mode, file.read(limit)
+    finally:
+        os.close(handle)
 
 
 def make_folders(folder: Path) -> None:

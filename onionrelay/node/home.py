@@ -59,11 +59,15 @@ HOW_TO_GET_A_NETWORK = (
 
 
 class Home:
-    """The home folder at `path`. Nothing is made before something is kept."""
+    """The home folder at `path`. Nothing is made before something is kept.
 
-    def __init__(self, path: Path) -> None:
+    `notices`: sentences for the person; `on_notice` is called with each as it comes up.
+    """
+
+    def __init__(self, path: Path, on_notice: Callable[[str], None] = lambda _: None) -> None:
         self.where = str(path)
-        self.notices: list[str] = []  # sentences for the person, that the node shows once
+        self.notices: list[str] = []
+        self._on_notice = on_notice
         self._files: Folder | MemoryFiles = Folder(path)
 
     def __repr__(self) -> str:
@@ -121,7 +125,7 @@ class Home:
                 raise ConfigError(f"{self._path(SIGNING_KEY)} holds another key's certificate")
         except OnionRelayError as error:
             aside = self._files.set_aside(SIGNING_KEY)
-            self.notices.append(f"made a new signing key: {error}; the old file is {aside}")
+            self._notice(f"made a new signing key: {error}; the old file is {aside}")
             return None
         return LinkIdentity(relay_id, secret, cert)
 
@@ -152,7 +156,15 @@ class Home:
         return None if data is None else NetworkFile.parse(data, self._path(NETWORK))
 
     def join(self, network: NetworkFile) -> None:
-        """Makes `network` the one that commands use when no other is named."""
+        """Makes `network` the one that commands use when no other is named. Keeps another one's file, with a notice."""
+        try:
+            before = self.network()
+            name = before and before.name
+        except ConfigError:
+            before, name = None, "a file that is no network's"
+        if name is not None and not (before and before.secret == network.secret):
+            aside = self._files.set_aside(NETWORK, "replaced")
+            self._notice(f"{network.name} takes the place of {name}, whose file now is {aside}")
         self._files.write(NETWORK, network.text().encode())
 
     def load_guards(self, net_id: bytes, decode: Callable[[str], T]) -> T | None:
@@ -169,7 +181,7 @@ class Home:
             return decode(data.decode())
         except (ValueError, OnionRelayError) as error:
             aside = self._files.set_aside(name)
-            self.notices.append(f"chose guards anew: {self._path(name)} is damaged ({error}) and now is {aside}")
+            self._notice(f"chose guards anew: {self._path(name)} is damaged ({error}) and now is {aside}")
             return None
 
     def save_guards(self, net_id: bytes, text: str) -> None:
@@ -193,6 +205,10 @@ class Home:
             f"{role}.lock", f"another process runs the {role} of {self.where}: stop it, or use another --home"
         )
 
+    def _notice(self, text: str) -> None:
+        self.notices.append(text)
+        self._on_notice(text)
+
     def _path(self, name: str) -> str:
         return f"{self.where}/{name}"
 
@@ -206,7 +222,7 @@ class MemoryHome(Home):
     def __init__(self) -> None:
         super().__init__(Path("memory"))
         self._files = MemoryFiles()
-        self.notices.append(
+        self._notice(
             "nothing is kept: every run has new keys and chooses a new guard, and sooner or later one of them is bad"
         )
 

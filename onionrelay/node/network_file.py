@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from onionrelay.base.errors import ConfigError, NoNetwork, UsageError
+from onionrelay.base.errors import ConfigError, HomeError, NoNetwork, UsageError
 from onionrelay.base.limits import NETWORK_FILE, NETWORK_NAME, SEEDS
 from onionrelay.base.seams import Rng
 from onionrelay.node.folder import Folder, replace_file, trying
@@ -44,13 +44,16 @@ class NetworkFile:
     def create(cls, name: str, seeds: tuple[Invite, ...], testnet: bool, rng: Rng) -> Self:
         """A new network, with a secret of its own."""
         check_name(name, "network name")
-        check_seeds(seeds, testnet, "network seeds")
+        check_seeds(seeds, testnet, "the network")
         return cls(name, seeds, testnet, rng.token(SECRET_SIZE))
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raises NoNetwork when there is no such file, ConfigError when it is none of this kind."""
-        data = Folder(path.parent).read(path.name, NETWORK_FILE)
+        """Raises NoNetwork when there is no such file, ConfigError when it cannot be read or is none of this kind."""
+        try:
+            data = Folder(path.parent).read(path.name, NETWORK_FILE)
+        except HomeError as error:
+            raise ConfigError(f"the network file cannot be used: {error}") from error
         if data is None:
             raise NoNetwork(f"there is no network file {path}: check the path, or ask a member of the network for it")
         return cls.parse(data, str(path))
@@ -125,4 +128,6 @@ def check_seeds(seeds: tuple[Invite, ...], testnet: bool, where: str) -> None:
         raise ConfigError(f"{where} names the relay {twice} twice: remove one")
     private = [address for seed in seeds for address in seed.endpoint.addresses if not address.is_public]
     if private and not testnet:
-        raise ConfigError(f"{where} holds {private[0]}, which is no public address: only a test network can have it")
+        raise ConfigError(
+            f"{where} holds {private[0]}, which is no public address: only a test network (--testnet) can have it"
+        )

@@ -21,7 +21,7 @@ class TomlKeys:
             self._left: dict[str, object] = tomllib.loads(data.decode())
         except UnicodeDecodeError as error:
             raise ConfigError(f"{where} is no text file: byte {error.start} is not UTF-8") from error
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # for a number of many digits it is a plain ValueError
             raise ConfigError(f"{where} is no TOML file: {error}") from error
 
     def text(self, key: str) -> str:

@@ -49,22 +49,25 @@ class Address(msgspec.Struct, frozen=True, order=True):
         if canonical != self.host or "%" in self.host:
             raise UsageError(f"{self.host!r} is not in canonical form ({canonical})")
         if not 0 <= self.port <= 0xFFFF:
-            raise UsageError(f"{self.port} is no port")
+            raise UsageError(f"a port is a number up to 65535, not {self.port}")
 
     @classmethod
     def of(cls, host: str, port: int) -> "Address":
         """From a socket's address: an IPv4-mapped IPv6 address becomes IPv4, a zone ("%eth0") is dropped."""
         try:
-            return cls(str(_unmapped(ip_address(host.partition("%")[0]))), port)
+            canonical = str(_unmapped(ip_address(host.partition("%")[0])))
         except ValueError as exc:
             raise UsageError(f"{host!r} is no IP address; host names are not looked up") from exc
+        return cls(canonical, port)
 
     @classmethod
     def parse(cls, text: str) -> "Address":
         """From "127.0.0.1:80" or "[::1]:80". Raises UsageError, for a host name too."""
         host, colon, port = text.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
-        if not colon or not (port.isascii() and port.isdigit() and len(port) <= 5):
+        if not colon or text.endswith("]"):
+            raise UsageError(f"{text!r} names no port: write 192.0.2.1:443 or [2001:db8::1]:443")
+        if not (port.isascii() and port.isdigit() and len(port) <= 5):
             raise UsageError(f"{text!r} is no address: write 192.0.2.1:443 or [2001:db8::1]:443")
         if bracketed != (":" in host) or "%" in host:
             raise UsageError(f"{text!r} is no address: IPv6 goes in brackets, without a zone")
@@ -184,7 +187,7 @@ def parse_listen(text: str) -> tuple[Transport, Address]:
     """From "tls://192.0.2.1:443", "quic://..." or "wss://...". Raises ConfigError, for a host name too."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in SCHEMES:
-        raise ConfigError(f"{text!r} does not begin with {', '.join(f'{name}://' for name in SCHEMES)}")
+        raise ConfigError(f"{text!r} does not begin with tls://")
     try:
         return SCHEMES[scheme], Address.parse(rest)
     except UsageError as exc:

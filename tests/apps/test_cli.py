@@ -1,6 +1,8 @@
 """Every wrong input that needs no network to be recognised: one sentence and the right exit code."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from onionrelay.apps.cli import cli, require_platform
+from onionrelay.apps.settings import Settings
 from onionrelay.base.errors import OnionRelayError
 from onionrelay.base.ids import NodeId, RelayId
 from onionrelay.crypto.signing import SigningSecret
@@ -175,6 +178,13 @@ def test_a_network_is_made_and_joined(run, network, home):
         "circuit {node} --hops 6 --network {network}",
         "circuit {node} --hops many --network {network}",
         "circuit {node} --for 0 --network {network}",
+        "circuit {node} --for nan --network {network}",
+        "circuit {node} --for inf --network {network}",
+        "circuit {node} --network=",
+        "id --home=",
+        "network join --network=",
+        "ping {node} --interval nan --network {network}",
+        "listen --service 80=a..b:80 --network {network}",
         "connect {node} --network {network}",
         "connect {node}:0 --network {network}",
         "connect {node}:ssh --network {network}",
@@ -222,6 +232,8 @@ def test_a_network_file_that_is_not_there(run, tmp_path, command):
     [
         lambda text: "",
         lambda text: "[",
+        lambda text: "x = " + "[" * 20_000,
+        lambda text: "x = " + "9" * 5_000,
         lambda text: "\xff\x00",
         lambda text: text * 2,
         lambda text: text.replace("testnet = true", "testnet = false"),
@@ -241,8 +253,58 @@ def test_a_network_file_that_is_none(run, network, damage):
 def test_a_network_file_too_long_to_be_one_is_not_read(run, network):
     network.write_text("#" * 100_000)
     ran = run("circuit", NODE, "--network", network)
-    assert ran.code == 3
+    assert ran.code == 2
     assert str(network) in ran.sentence
+
+
+def test_what_is_no_file_is_no_network_file(run, network, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path, words in ((tmp_path, "Is a directory"), (tmp_path / "fifo", "Not a regular file")):
+        ran = run("circuit", NODE, "--network", path)
+        assert ran.code == 2
+        assert words in ran.sentence
+
+
+def test_a_test_network_is_said_to_be_one(run, network, tmp_path):
+    """To standard error, so that what scripts read stays as it is."""
+    assert run("network", "join", network).err.count("protects nobody") == 1
+    assert run("network", "new", "--name", "n", "--seed", INVITE, "--testnet", "-o", tmp_path / "b").err == (
+        "onionrelay: testnet: this is a test network, which protects nobody\n"
+    )
+    told = json.loads(run("network", "join", network, "--json").err)
+    assert told == {"event": "notice", "text": "testnet: this is a test network, which protects nobody"}
+    public = INVITE.replace("127.0.0.1", "9.9.9.9")
+    assert run("network", "new", "--name", "n", "--seed", public, "-o", tmp_path / "c").err == ""
+
+
+def test_joining_another_network_keeps_the_file_of_the_first(run, network, home, tmp_path):
+    run("network", "new", "--name", "other", "--seed", INVITE, "--testnet", "-o", tmp_path / "other.toml")
+    before = run("network", "join", network) and (home / "network.toml").read_bytes()
+    assert "takes the place" not in run("network", "join", network).err
+    kept = home / "network.toml.replaced-1"
+    ran = run("network", "join", tmp_path / "other.toml")
+    assert f"onionrelay: other takes the place of n, whose file now is {kept}\n" in ran.err
+    assert kept.read_bytes() == before
+
+
+def test_what_a_home_has_to_say_is_told(home, capsys):
+    for as_json in (False, True):
+        opened = Settings(home=home, json=as_json).open_home()
+        opened.save_guards(bytes(8), "damaged")
+        opened.load_guards(bytes(8), int)
+    told = capsys.readouterr()
+    assert told.out == ""
+    text, event = told.err.splitlines()
+    assert text.startswith("onionrelay: chose guards anew")
+    assert json.loads(event)["event"] == "notice"
+
+
+@pytest.mark.parametrize("handle", ["<&-", ">&-"])
+def test_a_closed_standard_stream_is_one_sentence(tmp_path, handle):
+    command = f"exec {sys.executable} -m onionrelay connect {NODE}:1 --home {tmp_path} {handle}"
+    ran = subprocess.run(["sh", "-c", command], check=False, capture_output=True, text=True, timeout=20)
+    assert ran.returncode == 2
+    assert re.fullmatch(r"onionrelay: standard (in|out)put is closed: .*\n", ran.stderr)
 
 
 def test_the_environment_names_a_network_and_an_option_wins(run, network, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from onionrelay.apps.circuit_report import circuit_lines, hop_cells, ping_line
@@ -56,6 +57,7 @@ def test_lines():
     lines = [line for event in EVENTS for line in demo_lines(event)]
     text = "\n".join(lines)
     assert "127.0.0.1:9001, process 7, a seed" in text
+    assert "protects nobody" in text
     assert "onr1" in text
     assert lines[-1] == "20.0 MB through the circuit in 0.50 s (40 MB/s): SHA-256 is equal"
     assert "DIFFERS" in demo_lines({**EVENTS[-1], "sha256_equal": False})[0]
@@ -81,7 +83,7 @@ def test_a_terminal_shows_every_hop_and_the_end():
         for event in EVENTS:
             show(event)
     text = console.file.getvalue()
-    for part in ("192.0.2.1:1", "192.0.2.4:1", "anonymity testnet", "SHA-256 is equal"):
+    for part in ("192.0.2.1:1", "192.0.2.4:1", "anonymity testnet", "protects nobody", "SHA-256 is equal"):
         assert part in text
 
 
@@ -92,3 +94,17 @@ def test_a_table_of_a_circuit():
     for hop in HOPS:
         assert hop["role"] in text
     assert "built in 12.3 ms" in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_cuts_no_time(width):
+    """What does not fit is folded, and only addresses are."""
+    hops = [{**hop, "added_ms": 123.45, "error_ms": 10.5, "median_ms": 1234.56} for hop in HOPS]
+    hops[0]["address"] = "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535"
+    console = screen(width, terminal=False)
+    print_circuit({**CIRCUIT, "hops": hops}, console)
+    text = console.file.getvalue()
+    assert text.count("+123.45 ±10.50 ms") == text.count("1234.56 ms") == 5
+    assert all(hop["role"] in text for hop in hops)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "…" not in text

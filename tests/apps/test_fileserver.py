@@ -206,3 +206,16 @@ async def test_the_connection_ends_when_the_client_says_so(folder):
         b"HTTP/"
     ) == 1
     assert await raw(folder, b"") == b""
+
+
+async def test_names_that_are_no_utf8_are_served_as_they_are_listed(folder):
+    odd = folder / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    (odd / os.fsdecode(b"\xff.txt")).write_text("odd")
+    (_, index, _), (status, _, headers), (_, inner, _), (_, body, _) = await ask(
+        folder, "GET /", "GET /caf%E9", "GET /caf%E9/", "GET /caf%E9/%FF.txt"
+    )
+    assert b'href="caf%E9/"' in index
+    assert (status, headers["Location"]) == (301, "/caf%E9/")
+    assert b'href="%FF.txt"' in inner
+    assert body == b"odd"

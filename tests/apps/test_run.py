@@ -1,11 +1,16 @@
 """How commands end by signals: each in a process of its own."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
+
+from onionrelay.apps.run import run
+from onionrelay.apps.settings import Settings
 
 PROGRAM = """
 import asyncio, sys
@@ -32,10 +37,11 @@ async def work(how):
 @cli.command()
 @click.argument("how")
 @click.option("--service", is_flag=True)
+@click.option("--endless", is_flag=True)
 @lifeline_option
 @click.pass_obj
-def do(settings, how, service):
-    run(settings, work(how), service=service)
+def do(settings, how, service, endless):
+    run(settings, work(how), service=service, endless=endless)
 
 cli.main()
 """
@@ -64,22 +70,25 @@ def start():
 
 
 @pytest.mark.parametrize(
-    ("which", "service", "code"),
+    ("which", "options", "code"),
     [
-        (signal.SIGINT, False, 130),
-        (signal.SIGTERM, False, 130),
-        (signal.SIGHUP, False, 130),
-        (signal.SIGINT, True, 130),
-        (signal.SIGTERM, True, 0),
+        (signal.SIGINT, [], 130),
+        (signal.SIGTERM, [], 130),
+        (signal.SIGHUP, [], 130),
+        (signal.SIGINT, ["--endless"], 130),
+        (signal.SIGTERM, ["--endless"], 130),
+        (signal.SIGINT, ["--service"], 130),
+        (signal.SIGTERM, ["--service"], 0),
     ],
 )
-def test_a_signal_lets_the_command_clean_up(start, which, service, code):
-    process = start("wait", *(["--service"] if service else []))
+def test_a_signal_lets_the_command_clean_up(start, which, options, code):
+    """Only to a person who interrupts what would have ended by itself there is something to say."""
+    process = start("wait", *options)
     process.send_signal(which)
     out, err = process.communicate(timeout=10)
     assert process.returncode == code
     assert out == b"cleaned\n"
-    assert err == (b"onionrelay: interrupted\n" if code else b"")
+    assert err == (b"onionrelay: interrupted\n" if (which, options) == (signal.SIGINT, []) else b"")
 
 
 def test_a_second_signal_does_not_wait(start):
@@ -88,6 +97,22 @@ def test_a_second_signal_does_not_wait(start):
     assert process.stdout.readline() == b"cleaned\n"
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 130
+
+
+def test_an_interrupt_before_the_command_begins_leaves_nothing_behind(monkeypatch):
+    """A coroutine that nobody awaited would warn."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    async def work():
+        """Never begins."""
+
+    monkeypatch.setattr("onionrelay.apps.log.configure_logging", interrupted)
+    with warnings.catch_warnings(record=True) as caught, pytest.raises(KeyboardInterrupt):
+        run(Settings(), work())
+    gc.collect()
+    assert not caught
 
 
 def test_a_failing_command_ends_with_its_code(start):

@@ -6,9 +6,9 @@ import socket
 import pytest
 
 from onionrelay.apps import passages, proxy
-from onionrelay.apps.host_names import node_of
 from onionrelay.apps.proxy import refusal
 from onionrelay.apps.proxy_request import Refusal
+from onionrelay.apps.targets import node_of
 from onionrelay.base.errors import (
     CircuitFailed,
     CircuitLost,
@@ -248,11 +248,12 @@ async def test_a_node_that_is_gone(served, capsys):
     async with served.overlay.node() as gone:
         await gone.start_server(None, 80)
         await gone.wait_reachable(PATIENCE)
+        name = f"{gone.node_id}.onionrelay"
     relays = [str(relay.addresses[0]) for relay in served.overlay.relays.values()]
     async with proxying(served.node) as port:
         for face, code in ((socks, 1), (http, 502)):
             with pytest.raises(Refused) as refused:
-                await face(port, f"{gone.node_id}.onionrelay", 80)
+                await face(port, name, 80)
             assert refused.value.code == code
             assert not any(relay in refused.value.text for relay in relays)
             assert face is socks or "proxy's own output" in refused.value.text
@@ -324,7 +325,7 @@ async def test_a_break_at_the_service_reaches_the_program_and_no_other(served, c
         writer.close()
         await converse(other)
     (failed,) = events(capsys, "failed")
-    assert "reset" in failed["message"]
+    assert "broke off" in failed["message"]
 
 
 @in_the_network

@@ -15,6 +15,7 @@ NODE = NodeId(KEY)
         (f"{NODE}:22",),
         (f"{NODE}.onionrelay:22",),
         (f"{NODE}.onionrelay", "22"),
+        (f"{NODE}.onionrelay.alt:22",),
         (str(NODE), "22"),
         (f"{NODE}.OnionRelay.:22",),
         (f"{str(NODE).upper()}.ONIONRELAY", "22"),

@@ -13,6 +13,7 @@ from onionrelay.node.localnet import LocalNetwork, free_ports
 from tests.e2e.conftest import HELLO, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+TESTNET = b"onionrelay: testnet: this is a test network, which protects nobody\n"
 STRANGER = str(NodeId(SigningSecret(bytes(range(32))).public))
 
 
@@ -60,6 +61,7 @@ async def test_circuit_is_held_until_interrupted(world):
         pass
     process.send_signal(signal.SIGINT)
     assert await process.wait() == 130
+    assert await process.stderr.read() == b""
 
 
 async def test_a_node_that_nobody_knows(world):
@@ -95,7 +97,7 @@ async def test_bytes_go_both_ways(world):
     ran = await world.run("connect", f"{world.node_id}:7", data=data)
     assert ran.code == 0, ran.err
     assert hashlib.sha256(ran.out).digest() == hashlib.sha256(data).digest()
-    assert ran.err == b""
+    assert ran.err == TESTNET
 
 
 async def test_each_direction_ends_on_its_own(world):
@@ -126,7 +128,7 @@ async def test_a_reader_that_leaves_is_no_error(world):
     await process.stdout.readexactly(100)
     process._transport.get_pipe_transport(1).close()
     assert await process.wait() == 0
-    assert await process.stderr.read() == b""
+    assert await process.stderr.read() == TESTNET
 
 
 async def test_a_port_that_nobody_serves(world):
@@ -139,12 +141,15 @@ async def test_a_service_that_is_down(world):
     assert (await world.run("connect", f"{world.node_id}:9")).code == 7
 
 
-async def test_connect_ends_when_interrupted(world):
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGHUP])
+async def test_connect_ends_silently_when_told_to(world, which):
+    """As ssh tells its ProxyCommand at the end of every session."""
     process = await world.start("connect", f"{world.node_id}:7")
     process.stdin.write(b"x")
     await process.stdout.readexactly(1)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(which)
     assert await process.wait() == 130
+    assert await process.stderr.read() == TESTNET
 
 
 async def test_a_second_listen_of_one_home_is_refused(world):

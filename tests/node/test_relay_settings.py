@@ -57,7 +57,7 @@ def test_every_fault_is_one_sentence(listen, advertise, words):
         ("listen = []", "relay.toml: listen names no address"),
         ("listen = ['tls://9.9.9.9:443']\nadvertize = []", "relay.toml: `advertize` is no key of this file"),
         ("listen = 'tls://9.9.9.9:443'", "relay.toml: `listen` must be a list of strings"),
-        ("listen = ['tls://9.9.9.9']", "relay.toml: listen: '9.9.9.9' is no address"),
+        ("listen = ['tls://9.9.9.9']", "relay.toml: listen: '9.9.9.9' names no port"),
         ("listen = ['tls://0.0.0.0:443']", "relay.toml: nobody can dial tls://0.0.0.0:443"),
     ],
 )

@@ -109,6 +109,18 @@ def test_unknown_transports_are_kept():
     assert Transport.TLS in endpoint.transports
 
 
-def test_listen_errors_name_the_schemes():
-    with pytest.raises(UsageError, match="tls://, quic://, wss://"):
-        parse_listen("192.0.2.1:443")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("192.0.2.1:443", "does not begin with tls://$"),
+        ("tls://192.0.2.1", "'192.0.2.1' names no port"),
+        ("tls://[2001:db8::1]", "names no port"),
+        ("tls://192.0.2.1:70000", "a port is a number up to 65535, not 70000"),
+        ("tls://192.0.2.1:x", "is no address"),
+        ("tls://2001:db8::1:443", "brackets"),
+        ("tls://relay.example:443", "'relay.example' is no IP address"),
+    ],
+)
+def test_listen_errors_say_what_is_wrong(text, words):
+    with pytest.raises(UsageError, match=words):
+        parse_listen(text)

@@ -13,13 +13,14 @@
       │     └── ConfigError
       ├── MissingPrimitive (ImportError)   the installed `cryptography` cannot do what the protocol needs
       ├── HomeError (OSError)        the home folder cannot be read, written or locked
-      └── NetworkError               the world's fault: what was tried did not work
+      └── NetworkError (OSError)     the world's fault: what was tried did not work
             ├── NoNetwork            there is no network file, or none of its seeds answers
             ├── LinkRefused          one end of a link refused the other
             ├── NodeNotFound         no relay knows a valid record of the node
             ├── NoPath               no path meets the constraints, or anonymity is below the minimum
             ├── CircuitFailed        a circuit could not be built; names hop and reason
             ├── CircuitLost          (ConnectionResetError) an open circuit ended
+            ├── StreamReset          (ConnectionResetError) the other end gave the stream up
             ├── StreamRefused        (ConnectionRefusedError) the target answered and said no
             └── TimedOut             (TimeoutError) names the stage
 
@@ -97,8 +98,11 @@ class HomeError(OnionRelayError, OSError):
     """The home folder cannot be read, written or locked."""
 
 
-class NetworkError(OnionRelayError):
-    """What was tried did not work, and neither the caller nor a protocol breach is to blame."""
+class NetworkError(OnionRelayError, OSError):
+    """What was tried did not work, and neither the caller nor a protocol breach is to blame.
+
+    An OSError, as programs that know only sockets expect of a connection that fails. It has no errno.
+    """
 
 
 class NoNetwork(NetworkError):
@@ -162,12 +166,20 @@ class CircuitLost(NetworkError, ConnectionResetError):
         self.reason = reason
 
 
-class StreamRefused(NetworkError, ConnectionRefusedError):
-    """The target was reached and refused the stream."""
+class StreamReset(NetworkError, ConnectionResetError):
+    """The other end gave the stream up, or its service broke. `reason` is the code's name, as in "SERVICE_LOST"."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
+
+
+class StreamRefused(NetworkError, ConnectionRefusedError):
+    """The target was reached and refused the stream. `reason` is the code's name, as in "NO_SUCH_PORT"."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class TimedOut(NetworkError, TimeoutError):

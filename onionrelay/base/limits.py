@@ -178,7 +178,10 @@ REATTACH_RETRY = 5.0  # between looks for a final hop while there is none to tak
 FINAL_AVOIDED = 600.0  # how long a target does not try a final hop again that refused or was lost
 RETIRE_BEFORE = 5400  # an attachment's replacement is made this long before its end: more than 1.2 REPUBLISH
 PUBLISH_PAUSE = 10.0  # between publications; doubling up to REPUBLISH while no storer takes one
-REVISION_SKIP = 256  # a publisher that restarted and is told its record is stale skips so many revisions
+PUBLISH_TRIES = 4  # for one publication; three starts within one REVISION_STALE_STEP get past each other's records
+REVISION_SKIP = 256  # a publisher that restarted and is told its record is stale skips so many; twice that each time
+REVISION_SKIP_MOST = 65_535
+REVISION_STALE_STEP = 60  # and counts from the minute, not from the ten; finer would show the error of its clock
 
 # Implementation: guards and paths
 

@@ -12,7 +12,8 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Hashable
 from pathlib import Path
-from typing import Any, Self
+from types import TracebackType
+from typing import Self
 
 from onionrelay.base.errors import CircuitFailed, NetworkError, ProtocolViolation, UsageError
 from onionrelay.base.ids import NodeId, RelayId
@@ -27,6 +28,7 @@ from onionrelay.net.system import SystemRng, unix_now
 from onionrelay.node.circuit import Circuit
 from onionrelay.node.client import Client
 from onionrelay.node.driver import CircuitListener, Driver
+from onionrelay.node.events import Event, guarded
 from onionrelay.node.home import Home, MemoryHome, resolve_network
 from onionrelay.node.network_file import NetworkFile
 from onionrelay.node.records import Records
@@ -42,7 +44,6 @@ from onionrelay.wire.descriptor import Roles
 
 log = logging.getLogger("onionrelay.node")
 
-Event = dict[str, Any]
 SessionKey = tuple[NodeId, int, Hashable]
 
 
@@ -54,7 +55,9 @@ class Node:
     guard, and sooner or later a hostile one. `min_anonymity`: "tiny", "reduced" or "full", below which nothing is
     connected (specs/07-directory-and-paths.md). `hops`: relays of a circuit, 3 to 5, the final hop included.
 
-    Entering raises NoNetwork, ConfigError or HomeError. Nothing ever falls back to a less private connection.
+    Entering raises NoNetwork, ConfigError or HomeError. A node is entered once, and used within its `async with` only:
+    UsageError otherwise. Left by an exception, it resets its connections; else what they have queued is sent. Nothing
+    ever falls back to a less private connection.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Node:
         self.network = network if isinstance(network, NetworkFile) else _resolve(network, self.home)
         self._rng = rng or SystemRng()
         self._clock = clock
-        self._on_event = on_event
+        self._emit = guarded(on_event)
         self._policy = PathPolicy(
             self.network.net_id, testnet=self.network.testnet, min_anonymity=_anonymity(min_anonymity)
         )
@@ -82,8 +85,21 @@ class Node:
         self._opening: SharedCalls[SessionKey, SessionCarrier] = SharedCalls()
         self._tasks = Tasks()
         self._stack = contextlib.AsyncExitStack()
+        self._is_entered = self._is_open = False
 
     async def __aenter__(self) -> Self:
+        if self._is_entered:
+            raise UsageError("a node is entered once: make another one")
+        self._is_entered = True
+        try:
+            await self._start()
+        except BaseException:
+            self._is_entered = False
+            raise
+        self._is_open = True
+        return self
+
+    async def _start(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             engine = Engine(
                 net_id=self.network.net_id,
@@ -97,7 +113,7 @@ class Node:
             stack.push_async_callback(self._driver.aclose)
             self._client = Client(self._driver, self.home, self.network, self._policy, self._rng)
             self._records = Records(self._client)
-            self._target = Target(self._client, self._records, self.home, self._services, self._on_event)
+            self._target = Target(self._client, self._records, self.home, self._services, self._emit)
             stack.push_async_callback(self._target.aclose)
             stack.push_async_callback(self._close_sessions)
             await self._client.start()
@@ -105,10 +121,21 @@ class Node:
             self._tasks.spawn(self._keep_up())
             stack.push_async_callback(self._tasks.aclose)
             self._stack = stack.pop_all()
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            for carrier in tuple(self._sessions.values()):
+                carrier.abort_streams()
+        try:
+            await self._stack.aclose()
+        finally:
+            self._is_open = False
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise UsageError("the node is not running: use it inside `async with`")
 
     async def _keep_up(self) -> None:
         """What falls due with the wall clock: a fresh relay table, and what the target makes of it."""
@@ -127,11 +154,13 @@ class Node:
     @property
     def node_id(self) -> NodeId:
         """The id under which this node can be reached once it serves something."""
+        self._require_open()
         return self._target.node_id
 
     @property
     def anonymity(self) -> tuple[str, int]:
         """The level the network offers now, and the number of address groups that rests on."""
+        self._require_open()
         level, groups = self._client.anonymity
         return str(level), groups
 
@@ -162,7 +191,9 @@ class Node:
     @contextlib.asynccontextmanager
     async def circuit(self, target: NodeId | str, *, hops: int | None = None) -> AsyncIterator[Circuit]:
         """A circuit of its own to a node, without a stream: to look at, and to time. Raises as `connect` does."""
-        circuit = await self._build(_node_id(target), self._hops(hops))
+        node_id, relays = _node_id(target), self._hops(hops)
+        self._require_open()
+        circuit = await self._build(node_id, relays)
         try:
             yield circuit
         finally:
@@ -171,7 +202,9 @@ class Node:
     async def _open_stream(self, target: NodeId | str, port: int, hops: int | None, isolation: Hashable) -> Stream:
         if not 0 < port <= 0xFFFF:
             raise UsageError(f"{port} is no port: 1 to 65535")
-        carrier = await self._session((_node_id(target), self._hops(hops), isolation))
+        key = _node_id(target), self._hops(hops), isolation
+        self._require_open()
+        carrier = await self._session(key)
         return await carrier.open_stream(port)
 
     def _hops(self, hops: int | None) -> int:
@@ -232,6 +265,7 @@ class Node:
         return await self._serve(port, forward_to(host, target_port))
 
     async def _serve(self, port: int, handler: StreamHandler) -> Service:
+        self._require_open()
         service = self._services.add(port, handler)
         try:
             await self._target.start()
@@ -242,6 +276,7 @@ class Node:
 
     async def wait_reachable(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - part of the message
         """Until this node is attached and its record is stored. Raises TimedOut."""
+        self._require_open()
         await self._target.wait_reachable(timeout)
 
     # What the driver tells: see Owner

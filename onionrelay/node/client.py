@@ -8,6 +8,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from onionrelay.base.errors import (
     Attempt,
     CircuitFailed,
@@ -25,6 +27,7 @@ from onionrelay.base.limits import (
     DEFAULT_HOPS,
     PATHS_TRIED,
     TABLE_FETCH,
+    TABLE_REFRESH,
     TABLE_STALE,
     TIME_WINDOW,
 )
@@ -58,6 +61,13 @@ log = logging.getLogger("onionrelay.client")
 FEATURES = Feature.CIRCUITS | Feature.ATTACH | Feature.DIR
 
 
+class _Fetched(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The first line of a saved table: the unix time at which seeds gave it, and `Client._skews`."""
+
+    at: int
+    skews: dict[str, int]
+
+
 class Client:
     """See the module. `start` before anything else; `save` before the end."""
 
@@ -73,7 +83,8 @@ class Client:
         self._links = Links(driver, self.handshake, LinkPurpose.GUARD)
         self._skews: dict[RelayId, int] = {}  # time windows by which a relay's clock was ahead of ours, in its own word
         self._paces: dict[Channel, Pace] = {}
-        self._refreshed = -TABLE_STALE  # when the table was last asked for
+        self._refreshed = -TABLE_STALE  # when this process last asked for the table
+        self._fetched: int | None = None  # the unix time at which it last got it
         self._candidates: Candidates | None = None
         self._candidates_version = -1
         self._guards_saved: tuple[int, int] | None = None
@@ -81,20 +92,32 @@ class Client:
     # The relay table
 
     async def start(self) -> None:
-        """Loads what is remembered and fetches the relay table from the seeds. NoNetwork when that leaves none."""
+        """Loads what is remembered and, unless that is fresh, fetches the relay table. NoNetwork when there is none."""
         if guards := self._home.load_guards(self._network.net_id, lambda text: Guards.load(text.encode())):
             self.guards = guards
-        self._load_table()
-        await self.refresh_table()
+        self._guards_saved = self.guards.version
+        if not self._load_table():
+            await self.refresh_table()
 
-    def _load_table(self) -> None:
+    def _load_table(self) -> bool:
+        """Whether the table from an earlier run is so fresh that no seed has to be asked, which would see who asks."""
         data = self._home.load_table(self._network.net_id)
         if data is None:
-            return
+            return False
+        now = self.driver.unix_now()
+        head, _, body = data.partition(b"\n")
         try:
-            self.table = RelayTable.load(data, self.policy, self.driver.unix_now())
+            fetched = msgspec.json.decode(head, type=_Fetched)
+            skews = {RelayId.parse(relay): skew for relay, skew in fetched.skews.items()}
+            self.table = RelayTable.load(body, self.policy, now)
         except ValueError as error:
             log.info("the saved relay table is not used: %s", error)
+            return False
+        level, _ = self.anonymity
+        if not 0 <= now - fetched.at < TABLE_REFRESH or level < self.policy.min_anonymity or not len(self.table):
+            return False
+        self._skews = skews
+        return True
 
     async def refresh_table(self) -> None:
         """Fetches the whole table from every seed that answers. NoNetwork when none does and none was known before."""
@@ -104,13 +127,16 @@ class Client:
         failures: list[str] = []
         for seed, result in zip(seeds, results, strict=True):
             if isinstance(result, NetworkError | ProtocolViolation):
-                failures.append(f"{seed.endpoint.addresses[0]}: {result}")
+                address, why = str(seed.endpoint.addresses[0]), str(result)
+                failures.append(why if address in why else f"{address}: {why}")
             elif isinstance(result, BaseException):
                 raise result
         self.table.expire(self.driver.unix_now())
         if len(failures) == len(seeds) and not len(self.table):
             raise NoNetwork(f"no seed of the network {self._network.name!r} answers: {'; '.join(failures)}")
         require_clock(self._windows, self.driver.unix_now())
+        if len(failures) < len(seeds):
+            self._fetched = self.driver.unix_now()
 
     async def _fetch_from(self, seed: Invite) -> None:
         channel = await dial_relay(self.driver, seed.relay_id, seed.endpoint, self.handshake, LinkPurpose.DIRECTORY)
@@ -124,19 +150,22 @@ class Client:
         finally:
             self.driver.close_link(channel)
 
-    async def _refresh_if_stale(self) -> None:
-        """After a failure: a relay that was restarted has new keys, and the table may still hold the old ones."""
+    async def refresh_if_stale(self) -> bool:
+        """After a failure, whether the table is another one now: relays come, and restarted ones have new keys."""
         if asyncio.get_running_loop().time() - self._refreshed < TABLE_STALE:
-            return
+            return False
+        before = self.table.version
         try:
             await self.refresh_table()
         except NetworkError as error:
             log.info("the relay table is not refreshed: %s", error)
+        return self.table.version != before
 
     def save(self) -> None:
-        """Keeps the relay table for the next start."""
-        if len(self.table):
-            self._home.save_table(self._network.net_id, self.table.dump())
+        """Keeps the relay table for the next start, if this process has fetched it, and guards that have changed."""
+        if self._fetched is not None:
+            fetched = _Fetched(self._fetched, {str(relay_id): skew for relay_id, skew in self._skews.items()})
+            self._home.save_table(self._network.net_id, msgspec.json.encode(fetched) + b"\n" + self.table.dump())
         self._save_guards()
 
     def _save_guards(self) -> None:
@@ -251,7 +280,7 @@ class Client:
                 if error.hop > len(path.relays):
                     break  # the node itself answered: it would say the same behind another final hop
                 failed += self._blamed(path, error.attempts[-1], doubted)
-            await self._refresh_if_stale()
+            await self.refresh_if_stale()
         raise CircuitFailed(failure, attempts)
 
     async def _build(self, path: Path, target: tuple[NodeId, OnionPublic] | None) -> Circuit:

@@ -291,7 +291,7 @@ class Driver:
             while True:
                 effects = self.engine.take_effects()
                 for effect in effects:
-                    self._apply(effect)
+                    self._hand_out(effect)
                 dirty = self.engine.take_dirty()
                 for channel in dirty:
                     if port := self._ports.get(channel):
@@ -301,6 +301,14 @@ class Driver:
         finally:
             self._settling = False
         self._arm()
+
+    def _hand_out(self, effect: Effect) -> None:
+        """What a listener breaks at one effect must not cost the others theirs."""
+        try:
+            self._apply(effect)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody else's effect is next
+            context = {"message": f"{type(effect).__name__} was not dealt with", "exception": error}
+            self._loop.call_exception_handler(context)
 
     def _apply(self, effect: Effect) -> None:
         match effect:

@@ -8,9 +8,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
-from onionrelay.base.errors import ConfigError, NetworkError, ProtocolViolation
+from onionrelay.base.errors import ConfigError, NetworkError, OnionRelayError, ProtocolViolation
 from onionrelay.base.ids import RelayId
 from onionrelay.base.limits import DIR_PUT_BURST, DIR_PUT_RATE, REDIAL_FIRST, REDIAL_LAST
 from onionrelay.base.seams import Rng
@@ -19,6 +18,7 @@ from onionrelay.core.directory.table import RelayTable
 from onionrelay.core.link.channel import Channel
 from onionrelay.core.token_bucket import TokenBucket
 from onionrelay.node.driver import Driver
+from onionrelay.node.events import Event, guarded
 from onionrelay.node.links import Links
 from onionrelay.node.requests import Requests
 from onionrelay.node.tasks import Tasks
@@ -45,7 +45,7 @@ class TableExchange:
         tasks: Tasks,
         rng: Rng,
         describe: Callable[[int], bytes],
-        on_event: Callable[[dict[str, Any]], None],
+        on_event: Callable[[Event], None],
     ) -> None:
         self.published_at = 0
         self.descriptor = b""
@@ -57,7 +57,7 @@ class TableExchange:
         self._tasks = tasks
         self._rng = rng
         self._describe = describe
-        self._on_event = on_event
+        self._emit = guarded(on_event)
         self._seq = 0
         self._buckets: dict[Channel, TokenBucket] = {}
 
@@ -98,11 +98,11 @@ class TableExchange:
                 receipt = await self._requests.push(channel, self.descriptor)
                 known = await self._requests.fetch_table(channel, self._table)
                 self._outdo(receipt.result)
-                self._on_event({"event": "linked", "seed": str(seed.endpoint.addresses[0]), "relays": known})
+                self._emit({"event": "linked", "seed": str(seed.endpoint.addresses[0]), "relays": known})
                 pause = REDIAL_FIRST
                 await self._driver.wait_down(channel)
-            except (NetworkError, ProtocolViolation) as error:
-                log.info("seed does not answer: %s", error)
+            except OnionRelayError as error:  # also a ConfigError: this relay's descriptor may hold the next time
+                log.info("not linked to a seed: %s", error)
             await asyncio.sleep(pause * self._rng.uniform(0.5, 1.5))
             pause = min(2 * pause, REDIAL_LAST)
 

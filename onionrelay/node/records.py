@@ -5,7 +5,6 @@ Whoever is asked learns a blinded key and the middle of the circuit, not who ask
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from onionrelay.base.errors import NetworkError, NodeNotFound, NoPath, ProtocolViolation
@@ -30,12 +29,12 @@ class _Outcome:
 
     answered: int = 0
     failures: list[NetworkError] = field(default_factory=list)
+    not_asked: list[NoPath] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
     def error(self) -> NetworkError:
-        if not self.answered and self.failures:
-            tried = [failure for failure in self.failures if not isinstance(failure, NoPath)]
-            return (tried or self.failures)[0]
+        if not self.answered and (self.failures or self.not_asked):
+            return [*self.failures, *self.not_asked][0]
         if self.refused:
             reasons = "; ".join(dict.fromkeys(self.refused))
             return NodeNotFound(f"no relay has a record of the node that holds: {reasons}")
@@ -62,45 +61,49 @@ class Records:
         known = self._known.get(node_id)
         if known is not None and not fresh:
             return known
-        outcome = _Outcome()
+        record, outcome = await self._search(node_id, known)
+        # A node may have attached to relays that are newer than our table.
+        if (record is None or record.rejected) and await self._client.refresh_if_stale():
+            again, outcome = await self._search(node_id, known)
+            record = again or record
+        if record is None:
+            raise outcome.error()
+        self._known[node_id] = record
+        return record
+
+    async def _search(self, node_id: NodeId, known: OpenedRecord | None) -> tuple[OpenedRecord | None, _Outcome]:
+        now, outcome = self._client.driver.unix_now(), _Outcome()
+        version = known.version if known else None
         for period in periods_to_ask(now):
-            for places in self._rounds(node_id, period):
-                values = await self._ask_all(places, outcome)
+            places = self._places(node_id, period)
+            while places:
+                values = await self._ask_some(places, outcome)
                 record, refused = newest_record(
-                    values,
-                    node_id,
-                    self._client.table,
-                    now,
-                    self._client.policy,
-                    known=known.version if known else None,
+                    values, node_id, self._client.table, now, self._client.policy, known=version
                 )
                 outcome.refused += refused
                 if record is not None:
-                    self._known[node_id] = record
-                    return record
-        raise outcome.error()
+                    return record, outcome
+        return None, outcome
 
-    def _rounds(self, node_id: NodeId, period: int) -> Iterator[list[Place]]:
-        """The storers of a period, two at a time, in random order.
-
-        Two, because one may keep back the newest record; in different groups, because `storers` has them so.
-        """
+    def _places(self, node_id: NodeId, period: int) -> list[Place]:
+        """The storers of a period, in random order."""
         now = self._client.driver.unix_now()
         keys = reach_keys(node_id, period)
         order = list(
             {entry.relay_id: (entry, key) for key in keys for entry in storers(key, self._client.table, now)}.values()
         )
         shuffle(self._client.rng, order)
-        while order:
-            yield order[:LOOKUPS_AT_ONCE]
-            del order[:LOOKUPS_AT_ONCE]
+        return order
 
-    async def _ask_all(self, places: list[Place], outcome: _Outcome) -> list[bytes]:
-        """What the relays asked hold."""
+    async def _ask_some(self, places: list[Place], outcome: _Outcome) -> list[bytes]:
+        """What two of `places` hold, taken from the list. Two, because one may keep back the newest record."""
         values: list[bytes] = []
-        asking = (self._ask(entry, DhtGet(key)) for entry, key in places)
+        asking = (self._ask_next(places, outcome) for _ in range(LOOKUPS_AT_ONCE))
         for result in await asyncio.gather(*asking, return_exceptions=True):
             match result:
+                case None:
+                    pass  # nobody was left
                 case DhtAnswer():
                     values += result.values
                     outcome.answered += 1
@@ -111,6 +114,16 @@ class Records:
                 case BaseException():
                     raise result
         return values
+
+    async def _ask_next(self, places: list[Place], outcome: _Outcome) -> Answer | None:
+        """The answer of the next place that can be asked. Our guard cannot, nor can a storer that no path leads to."""
+        while places:
+            storer, key = places.pop()
+            try:
+                return await self._ask(storer, DhtGet(key))
+            except NoPath as error:
+                outcome.not_asked.append(error)
+        return None
 
     async def put(self, key: bytes, record: bytes, storer: RelayEntry) -> StoreResult:
         """Hands a record to one of its storers. Raises NetworkError or ProtocolViolation."""

@@ -4,19 +4,21 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from onionrelay.base.errors import StreamRefused
 from onionrelay.core.session.session import Session
-from onionrelay.node.stream_transport import StreamTransport
+from onionrelay.node.stream_transport import StreamTransport, refused
 from onionrelay.wire.frames import RefusalReason
+
+if TYPE_CHECKING:
+    from onionrelay.node.circuit import Circuit
 
 
 class Stream:
     """One byte stream to a port of the node at the other end.
 
     `reader` and `writer` are an ordinary asyncio pair. Whatever is under way when the circuit dies raises CircuitLost;
-    ConnectionResetError when the peer gave the stream up. Leaving its `async with` sends the rest and closes it.
+    StreamReset when the peer gave the stream up. Leaving its `async with` sends the rest and closes it.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -32,9 +34,10 @@ class Stream:
         return cls(reader, asyncio.StreamWriter(start(protocol), protocol, reader, loop))
 
     @property
-    def circuit(self) -> Any:
-        """The circuit it runs over, as the carrier was told."""
-        return self.writer.get_extra_info("circuit")
+    def circuit(self) -> "Circuit":
+        """The circuit it runs over, at the end that opened it."""
+        circuit: Circuit = self.writer.get_extra_info("circuit")
+        return circuit
 
     @property
     def port(self) -> int:
@@ -122,7 +125,7 @@ class IncomingStream:
     def refuse(self, reason: RefusalReason) -> None:
         """Do not take it. No effect on one that was answered, or is over."""
         if not self.is_answered:
-            self.end(reason, StreamRefused(reason.name))
+            self.end(reason, refused(reason, self.port))
 
     def end(self, reason: RefusalReason, error: Exception) -> None:
         """Refuse it because of `error`, which a late accept will raise."""

@@ -9,13 +9,37 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from onionrelay.base.errors import CircuitLost, StreamRefused
+from onionrelay.base.errors import CircuitLost, StreamRefused, StreamReset
 from onionrelay.base.limits import STREAM_SEND_BUFFER
 from onionrelay.core.session.session import Session
 from onionrelay.wire.frames import RefusalReason, StreamCode
 
 CHUNK = 64 * 1024  # what is handed to the protocol at once after a pause, which it may then begin anew
 LOW_WATER_DIVISOR = 4
+
+REFUSALS = {
+    RefusalReason.NO_SUCH_PORT: "the node serves nothing on port {port}",
+    RefusalReason.CONNECT_FAILED: "the node's service on port {port} does not answer",
+    RefusalReason.NOT_ALLOWED: "the node does not allow this",
+    RefusalReason.BUSY: "the node is busy",
+}
+RESETS = {
+    StreamCode.CANCELLED: "the other end gave the stream up",
+    StreamCode.REFUSED: "the stream was refused",
+    StreamCode.STOPPED: "the other end was asked to send no more",
+    StreamCode.SERVICE_LOST: "the service at the other end broke off or was stopped",
+    StreamCode.RESOURCES: "the other end has too little memory for the stream",
+}
+
+
+def refused(reason: RefusalReason, port: int) -> StreamRefused:
+    """What the one who asked for a stream to `port` is told."""
+    return StreamRefused(REFUSALS[reason].format(port=port), reason.name)
+
+
+def was_reset(code: StreamCode) -> StreamReset:
+    """What the one whose stream the peer gave up is told."""
+    return StreamReset(RESETS[code], code.name)
 
 
 class StreamTransport(asyncio.Transport):
@@ -260,15 +284,15 @@ class StreamTransport(asyncio.Transport):
 
     def on_reset(self, code: StreamCode) -> None:
         """The peer gave up sending."""
-        self.lose(ConnectionResetError(f"the peer reset the stream ({code.name.lower()})"))
+        self.lose(was_reset(code))
 
     def on_stopped(self, code: StreamCode) -> None:
         """The peer wants no more. What it has sent before is still read; the next write is told, as TCP does it."""
-        self._cannot_send(ConnectionResetError(f"the peer does not read on ({code.name.lower()})"))
+        self._cannot_send(StreamReset(f"the other end reads no more: {RESETS[code]}", code.name))
 
     def on_refused(self, reason: RefusalReason) -> None:
         """The peer refused the stream."""
-        self.lose(StreamRefused(reason.name))
+        self.lose(refused(reason, self.get_extra_info("port")))
 
     def on_circuit_lost(self, why: str) -> None:
         """The session ended. A stream that has been received to its end can still be read."""

@@ -20,7 +20,7 @@ from onionrelay.core.session import events
 from onionrelay.core.session.events import SessionEvent
 from onionrelay.core.session.session import Session
 from onionrelay.node.stream import IncomingStream, Stream
-from onionrelay.node.stream_transport import StreamTransport
+from onionrelay.node.stream_transport import StreamTransport, was_reset
 from onionrelay.node.tasks import Tasks
 from onionrelay.wire.frames import CloseCode, RefusalReason, StreamCode
 from onionrelay.wire.relay import RelayCmd
@@ -135,7 +135,7 @@ class SessionCarrier:
         if not self.is_open:
             raise CircuitLost(self._over or "the session is being closed")
         if not self._session.can_open:
-            raise StreamRefused(f"BUSY: {STREAMS_PER_SESSION} streams are open in this session")
+            raise StreamRefused(f"{STREAMS_PER_SESSION} streams to the node are open already", RefusalReason.BUSY.name)
         transport = self._add(self._session.open_stream(port, metadata), port, metadata)
         transport.start(protocol)
         self._schedule()
@@ -165,13 +165,15 @@ class SessionCarrier:
         return self._loop.time() - asked
 
     async def aclose(self, code: CloseCode = CloseCode.FINISHED) -> None:
-        """Close the streams, tell the peer, and wait until it has ended the circuit; then handlers are cancelled.
+        """Close the streams, tell the peer, and wait until it has ended the circuit.
 
-        Takes at most twice SESSION_CLOSE_TIMEOUT: for the streams to send what they have, and for the peer.
+        A stream whose handler still runs has more to say: it is reset, so that the peer does not take what it has got
+        for all, and the handler is cancelled. Takes at most twice SESSION_CLOSE_TIMEOUT: for the other streams to send
+        what they have, and for the peer.
         """
         self._draining = True
         for stream in tuple(self._incoming):
-            self._withdraw(stream, CircuitLost("the session is being closed"))
+            self._interrupt(stream, CircuitLost("the session is being closed"))
         for transport in tuple(self._transports.values()):
             transport.close()
         with contextlib.suppress(TimeoutError):
@@ -180,6 +182,11 @@ class SessionCarrier:
         self.close(code)
         await self._gone.wait()
         await self._handlers.aclose()
+
+    def abort_streams(self) -> None:
+        """Give all streams up: what is queued is thrown away, and the peer sees resets."""
+        for transport in tuple(self._transports.values()):
+            transport.abort()
 
     def close(self, code: CloseCode) -> None:
         """End all streams now and tell the peer, who then ends the circuit; if it does not, it ends from here."""
@@ -250,7 +257,7 @@ class SessionCarrier:
             case events.RoomToWrite():
                 transport.on_sent()
             case events.StreamReset(stream, code):
-                self._withdraw(stream, ConnectionResetError("the peer has given the stream up"))
+                self._withdraw(stream, was_reset(code))
                 transport.on_reset(code)
             case events.StreamStopped(_, code):
                 transport.on_stopped(code)
@@ -296,6 +303,14 @@ class SessionCarrier:
         if incoming is not None and handler is not None and not incoming.is_answered:
             incoming.end(RefusalReason.CONNECT_FAILED, error)
             handler.cancel()
+
+    def _interrupt(self, stream: int, error: Exception) -> None:
+        """Cut a stream off whose handler still runs, unless the handler has closed it and only waits for the rest."""
+        self._withdraw(stream, error)
+        incoming, handler = self._incoming[stream]
+        if not incoming.transport.is_closing():
+            handler.cancel()
+            incoming.transport.lose(error, StreamCode.SERVICE_LOST)
 
     # The streams as a whole
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from onionrelay.base.errors import DestroyReason, NetworkError, ProtocolViolation, TimedOut
 from onionrelay.base.ids import NodeId
+from onionrelay.base.limits import PUBLISH_TRIES
 from onionrelay.core.attach.attachment import Attachment
 from onionrelay.core.attach.target import AttachmentSet, CloseAttachment, Dial, Publish, SendAttach, TargetEffect
 from onionrelay.core.circuit.engine import KeySet
@@ -18,6 +19,7 @@ from onionrelay.core.link.channel import Channel, LinkPurpose
 from onionrelay.crypto.signing import SigningSecret
 from onionrelay.node.client import Client
 from onionrelay.node.driver import CircuitListener, Driver
+from onionrelay.node.events import Event
 from onionrelay.node.home import Home
 from onionrelay.node.links import dial_relay
 from onionrelay.node.records import Records
@@ -33,7 +35,6 @@ from onionrelay.wire.reach import ReachContents
 
 log = logging.getLogger("onionrelay.target")
 
-PUBLISH_TRIES = 4  # each above the revision that storers remember of one more earlier run of this node
 ATTACH_ANSWERS: dict[int, type[AttachAccepted] | type[AttachRefused]] = {
     answer.TYPE: answer for answer in (AttachAccepted, AttachRefused)
 }
@@ -48,14 +49,15 @@ class Target:
         records: Records,
         home: Home,
         services: Services,
-        on_event: Callable[[dict[str, Any]], None],
+        emit: Callable[[Event], None],
     ) -> None:
+        """`emit` never raises: see `events.guarded`."""
         self._client = client
         self._records = records
         self._driver: Driver = client.driver
         self._home = home
         self._services = services
-        self._on_event = on_event
+        self._emit = emit
         self._secret: SigningSecret | None = None
         self._tasks = Tasks()
         self._stack = contextlib.ExitStack()
@@ -63,6 +65,7 @@ class Target:
         self._dials: dict[Attachment, asyncio.Task[None]] = {}
         self._channels: dict[Attachment, Channel] = {}
         self._reachable = asyncio.Event()
+        self._was_lost = False
         self._is_closing = False
         self._sessions: set[SessionCarrier] = set()
         self._serving: set[asyncio.Task[Any]] = set()
@@ -100,7 +103,7 @@ class Target:
             self._advance(lambda target, now, unix: target.on_candidates(self._client.candidates, now, unix))
 
     async def wait_reachable(self, timeout: float | None) -> None:  # noqa: ASYNC109 - part of the message
-        """Until a record of this node is stored. Raises TimedOut."""
+        """Until a record of this node is stored, and a final hop of it holds. Raises TimedOut."""
         try:
             async with asyncio.timeout(timeout):
                 await self._reachable.wait()
@@ -131,11 +134,19 @@ class Target:
             return
         loop = asyncio.get_running_loop()
         self._carry_out(step(self._attachments, loop.time(), self._driver.unix_now()))
+        if self._reachable.is_set() and not self._is_attached:
+            self._reachable.clear()
+            self._was_lost = True
+            self._emit({"event": "unreachable"})
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._attachments is not None and self._attachments.deadline is not None:
             self._timer = loop.call_at(self._attachments.deadline, self._on_timer)
+
+    @property
+    def _is_attached(self) -> bool:
+        return self._attachments is not None and any(each.is_up for each in self._attachments.attachments)
 
     def _on_timer(self) -> None:
         self._advance(lambda target, now, unix: target.on_timeout(now, unix))
@@ -210,8 +221,27 @@ class Target:
             node_id=self.node_id, onion_x25519=onion.x25519, onion_mlkem=onion.mlkem, finals=wanted.finals, features=0
         )
         stored = 0
+        try:
+            stored = await self._store(contents, wanted.periods)
+        finally:  # else nothing would ever be published again
+            self._advance(lambda target, now, unix: target.on_published(stored=stored > 0, now=now, unix_now=unix))
+        if stored:
+            self._emit({"event": "published", "finals": len(wanted.finals), "stored": stored})
+            self._on_stored()
+
+    def _on_stored(self) -> None:
+        if not self._is_attached:
+            return
+        self._reachable.set()
+        if self._was_lost:
+            self._was_lost = False
+            self._emit({"event": "reachable", "node_id": str(self.node_id)})
+
+    async def _store(self, contents: ReachContents, periods: tuple[int, ...]) -> int:
+        """Puts the record where callers look; how many storers took it."""
+        stored = 0
         for _ in range(PUBLISH_TRIES):
-            puts = self._publisher.puts(contents, wanted.periods, self._client.table, self._driver.unix_now())
+            puts = self._publisher.puts(contents, periods, self._client.table, self._driver.unix_now())
             results = await asyncio.gather(*map(self._put, puts))
             stored += results.count(StoreResult.STORED)
             stale = {put.period for put, result in zip(puts, results, strict=True) if result is StoreResult.STALE}
@@ -219,10 +249,7 @@ class Target:
                 self._publisher.on_stale(period)
             if not stale:
                 break
-        if stored:
-            self._reachable.set()
-            self._on_event({"event": "published", "finals": len(wanted.finals), "stored": stored})
-        self._advance(lambda target, now, unix: target.on_published(stored=stored > 0, now=now, unix_now=unix))
+        return stored
 
     async def _put(self, put: Put) -> StoreResult | None:
         try:

@@ -11,6 +11,7 @@ from onionrelay.base.errors import (
     OnionRelayError,
     ProtocolViolation,
     StreamRefused,
+    StreamReset,
     TimedOut,
 )
 
@@ -38,6 +39,7 @@ def test_builtin_families():
     for error, family in (
         (errors.UsageError, ValueError),
         (errors.HomeError, OSError),
+        (errors.NetworkError, OSError),
         (MissingPrimitive, ImportError),
     ):
         with pytest.raises(family):
@@ -56,9 +58,29 @@ def test_a_failed_circuit_names_its_attempts():
 
 
 @pytest.mark.parametrize(
-    ("error", "family"), [(CircuitLost, ConnectionResetError), (StreamRefused, ConnectionRefusedError)]
+    ("error", "family"),
+    [
+        (CircuitLost, ConnectionResetError),
+        (StreamRefused, ConnectionRefusedError),
+        (StreamReset, ConnectionResetError),
+    ],
 )
 def test_lost_and_refused_are_what_socket_code_expects(error, family):
     with pytest.raises(family, match="the reason") as caught:
         raise error("the reason")
     assert caught.value.reason == "the reason"
+
+
+@pytest.mark.parametrize("error", [StreamRefused, StreamReset])
+def test_a_peers_answer_is_a_sentence_and_its_code_a_name(error):
+    refusal = error("the node does not allow this", "NOT_ALLOWED")
+    assert (str(refusal), refusal.reason) == ("the node does not allow this", "NOT_ALLOWED")
+
+
+def test_whatever_can_go_wrong_on_the_way_is_an_oserror_without_a_number():
+    for error in TREE:
+        if issubclass(error, errors.NetworkError):
+            assert issubclass(error, OSError)
+    failed = errors.LinkRefused("busy", b"an answer")
+    assert (str(failed), failed.errno, failed.answer) == ("link refused: busy", None, b"an answer")
+    assert str(errors.NodeNotFound("no relay knows it")) == "no relay knows it"

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 
+from onionrelay.core.attach.target import Publish
 from onionrelay.net.system import unix_now
 from onionrelay.testing.overlay import until
 
 PORT = 80
 PATIENCE = 10
+AT_ONCE = 3  # and no time limit has to run out for it: on a busy machine a moment takes a while
 
 
 class Clock:
@@ -45,6 +47,14 @@ async def ask(node, target, text=b"hello", **settings):
         return stream.circuit
 
 
+def some_storer(node, *, but=()):
+    """A relay that this node can ask, since it is not its guard; nor the next guard, if there is another relay."""
+    client = node._client
+    guards = client.guards.usable(client.candidates, client.rng)
+    order = [*(entry for entry in client.table if entry not in guards), *reversed(guards[1:])]
+    return next(entry for entry in order if str(entry.relay_id) not in but)
+
+
 def relay_ids(circuit):
     return [hop.relay_id for hop in circuit.hops if hop.relay_id]
 
@@ -69,3 +79,24 @@ def attachments(node):
     """The attachments of a target that are up, by relay id."""
     attached = node._target._attachments
     return {str(each.final.relay_id): each for each in attached.attachments if each.is_up}
+
+
+async def republish(target):
+    """Lets the target publish the final hops it has once more."""
+    attached = target._target._attachments
+    finals = tuple(each.entry for each in attached.attachments)
+    await target._target._publish(Publish(finals, attached._schedule.periods(target._clock())))
+
+
+async def still(value, seconds=0.15):
+    """Waits until something has not changed for a while."""
+    loop = asyncio.get_running_loop()
+    seen, since = value(), loop.time()
+
+    def settled():
+        nonlocal seen, since
+        if value() != seen:
+            seen, since = value(), loop.time()
+        return loop.time() - since > seconds
+
+    await until(settled)

@@ -13,7 +13,7 @@ from onionrelay.testing.overlay import until
 from onionrelay.wire.build import BuildStatus
 from onionrelay.wire.directory import DhtAnswer, DhtGet, DirData, DirGet
 from onionrelay.wire.relay import RelayCmd
-from tests.node.overlays import no_circuit_left, relay_ids
+from tests.node.overlays import AT_ONCE, no_circuit_left, relay_ids, some_storer
 from tests.node.parties import parties, plan, stop_reading
 
 HOPS = (
@@ -131,8 +131,7 @@ async def node(overlay):
 @pytest.fixture
 async def circuit(overlay, node):
     """A circuit to a relay, through three others."""
-    storer = next(iter(node._client.table))
-    circuit = await node._client.open_to_storer(storer)
+    circuit = await node._client.open_to_storer(some_storer(node))
     yield circuit
     circuit.close()
     await no_circuit_left(overlay, node)
@@ -235,26 +234,27 @@ async def test_closing_ends_what_waits_and_nothing_can_be_asked_after_it(circuit
 
 
 async def test_a_relay_that_goes_away_ends_the_circuit(overlay, node):
-    circuit = await node._client.open_to_storer(next(iter(node._client.table)))
+    circuit = await node._client.open_to_storer(some_storer(node))
     lost = asyncio.create_task(circuit.wait_lost())
     await overlay.stop(circuit.hops[2].relay_id)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(AT_ONCE):
         assert await lost == "a hop behind the first ended it"
     await no_circuit_left(overlay, node)
 
 
 async def test_a_guard_that_goes_away_ends_the_circuit(overlay, node):
-    circuit = await node._client.open_to_storer(next(iter(node._client.table)))
+    circuit = await node._client.open_to_storer(some_storer(node))
     await overlay.stop(circuit.hops[0].relay_id)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(AT_ONCE):
         assert await circuit.wait_lost() == "the link to the first hop was lost"
 
 
 async def test_an_open_that_is_cancelled_leaves_no_circuit_at_any_relay(overlay, node):
-    storer = overlay.relays[0]  # a seed: everybody has a link to it already
+    entry = some_storer(node, but={str(overlay.relays[index].relay_id) for index in range(3, 8)})
+    storer = overlay.relays[overlay.index(entry.relay_id)]  # a seed: everybody has a link to it already
     for port in storer._driver._ports.values():
         stop_reading(port)
-    opening = asyncio.create_task(node._client.open_to_storer(node._client.table.get(storer.relay_id)))
+    opening = asyncio.create_task(node._client.open_to_storer(entry))
     await until(lambda: sum(relay._driver.engine.circuits for relay in overlay.relays.values()) >= 3)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -82,6 +82,28 @@ async def test_control_messages_reach_the_owner():
         assert there.controls[0][1:] == (Cmd.DIR, 1, bytes(3000))
 
 
+async def test_an_owner_that_breaks_at_one_effect_is_reported_and_hears_of_the_others():
+    reports, heard = [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    async with parties() as (here, there):
+        channel = await here.dial(there)
+
+        def on_control(channel, cmd, kind, body):
+            heard.append(kind)
+            if kind == 1:
+                raise ZeroDivisionError
+
+        there.on_control = on_control
+        for kind in (1, 2, 3):  # arrive together
+            here.engine.send_control(channel, Cmd.DIR, kind, b"")
+        here.driver.settle()
+        await until(lambda: heard)
+        await until(lambda: len(heard) == 3)
+        assert heard == [1, 2, 3]
+        assert [type(report["exception"]) for report in reports] == [ZeroDivisionError]
+        assert reports[0]["message"] == "ControlArrived was not dealt with"
+
+
 async def test_another_relay_than_expected_is_no_link_at_either_end():
     async with parties(3) as (here, there, other):
         with pytest.raises(NetworkError, match="another relay answers"):

@@ -11,15 +11,15 @@ from onionrelay.node import exchange as exchange_module
 from onionrelay.node.relay import RelayNode
 from onionrelay.testing.overlay import LocalOverlay, knows, until
 from onionrelay.wire.directory import DirPut, DirReceipt, StoreResult
-from tests.node.overlays import Clock
+from tests.node.overlays import AT_ONCE, Clock
 
 
-async def test_a_relay_that_starts_later_is_known_everywhere_within_a_second(overlay):
+async def test_a_relay_that_starts_later_is_known_everywhere_at_once(overlay):
     await overlay.stop(6)
     await overlay.stop(7)
     for index in (6, 7):
         late = await overlay.start(index)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(AT_ONCE):
             await until(lambda late=late: all(knows(relay, late) for relay in overlay.relays.values()))
         await until(lambda late=late: len(late.table) == 8)
 
@@ -69,6 +69,34 @@ async def test_seeds_that_do_not_answer_are_tried_again(monkeypatch):
             assert events[0]["seed"] == str(overlay.relays[1].invite.endpoint.addresses[0])
             assert events[0]["relays"] >= 1
             await until(lambda: knows(alone, overlay.relays[1]) and knows(overlay.relays[1], alone))
+
+
+async def test_neither_an_event_that_breaks_nor_a_descriptor_that_does_not_hold_ends_a_link_to_a_seed(monkeypatch):
+    monkeypatch.setattr(exchange_module, "REDIAL_FIRST", 0.02)
+    reports = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+
+    def broken(event):
+        raise OSError("nobody reads this")
+
+    async with LocalOverlay(2, seeds=1) as overlay:
+        await overlay.stop(1)
+        async with RelayNode(overlay._homes[1], overlay.network, on_event=broken) as relay:
+            seed = overlay.relays[0]
+            await until(lambda: reports)
+            assert [str(report["exception"]) for report in reports] == ["nobody reads this"]
+            assert relay._links.find(seed.relay_id)  # the link is held all the same
+
+            def does_not_hold(result):
+                relay._exchange._outdo = outdo
+                raise ConfigError("it does not hold")
+
+            outdo, relay._exchange._outdo = relay._exchange._outdo, does_not_hold
+            await overlay.stop(0)
+            seed = await overlay.start(0)
+            await until(lambda: len(reports) == 2)
+            assert relay._exchange._outdo == outdo
+            assert {str(report["exception"]) for report in reports} == {"nobody reads this"}
 
 
 async def test_what_is_no_news_is_passed_on_to_nobody(overlay):

@@ -36,6 +36,21 @@ async def test_a_bucket_at_the_other_end_never_runs_dry():
 
 
 @in_virtual_time
+async def test_one_who_comes_as_a_turn_falls_due_takes_it_from_nobody():
+    pace, order, loop = Pace(1, 1), [], asyncio.get_running_loop()
+
+    async def go(name):
+        await pace.turn()
+        order.append(name)
+
+    late = []
+    loop.call_at(loop.time() + 1, lambda: late.append(asyncio.create_task(go("late"))))  # before the timer of "second"
+    await asyncio.gather(go("first"), go("second"))
+    await late[0]
+    assert order == ["first", "second", "late"]
+
+
+@in_virtual_time
 async def test_turns_are_taken_in_order_and_one_who_leaves_costs_nobody_his():
     pace, order = Pace(1, 1), []
 

@@ -1,17 +1,20 @@
 """Reach records: found, remembered, stored, and looked for where others lie."""
 
+import json
+
 import pytest
 
 from onionrelay.base.errors import CircuitFailed, NodeNotFound
 from onionrelay.base.ids import NodeId
-from onionrelay.base.limits import LOOKUPS_AT_ONCE, REACH_LIFE
-from onionrelay.core.attach.target import Publish
+from onionrelay.base.limits import LOOKUPS_AT_ONCE, REACH_LIFE, TABLE_STALE
 from onionrelay.core.directory.placement import periods_to_ask, reach_keys, storers
+from onionrelay.core.path.guards import Guards
 from onionrelay.crypto.signing import SigningSecret
 from onionrelay.net.system import SystemRng
 from onionrelay.testing.overlay import LocalOverlay
 from onionrelay.wire.directory import DhtAnswer, DhtGet, DirData, StoreResult
-from tests.node.overlays import Clock, no_circuit_left, target_of
+from tests.core.relays import bare_table
+from tests.node.overlays import Clock, attachments, no_circuit_left, republish, target_of
 
 
 def storers_of(overlay, node_id, client):
@@ -26,6 +29,12 @@ def storers_of(overlay, node_id, client):
     return [overlay.relays[overlay.index(relay_id)] for relay_id in found]
 
 
+def guard_of(client):
+    """The relay that this client asks nothing."""
+    guard, *_ = client._client.guards.usable(client._client.candidates, client._client.rng)
+    return guard.relay_id
+
+
 def answers(relay, answer):
     """Makes a relay answer every look-up so; returns the list of those it got."""
     asked, honest = [], relay._directory.answer
@@ -38,13 +47,6 @@ def answers(relay, answer):
 
     relay._directory.answer = answer_question
     return asked
-
-
-async def republish(target):
-    """Lets the target publish the final hops it has once more."""
-    attached = target._target._attachments
-    finals = tuple(each.entry for each in attached.attachments)
-    await target._target._publish(Publish(finals, attached._schedule.periods(target._clock())))
 
 
 def kept(relays, keys):
@@ -106,26 +108,29 @@ async def test_a_record_is_forgotten_when_it_has_expired():
 
 async def test_a_node_that_nobody_knows(overlay, client):
     stranger = NodeId(SigningSecret.generate(SystemRng()).public)
+    places = [relay.relay_id for relay in storers_of(overlay, stranger, client)]
+    guard = {"relay": str(places[0]), "added": client._clock(), "confirmed": client._clock()}
+    client._client.guards = Guards.load(json.dumps({"version": 1, "guards": [guard], "vanguards": []}).encode())
+    assert guard_of(client) == places[0]
     with pytest.raises(NodeNotFound) as failure:
         await client._records.find(stranger)
-    count = len(storers_of(overlay, stranger, client))
-    assert str(failure.value) == (
-        f"none of the {count} relays asked knows the node: is it running, and is the id right?"
+    assert str(failure.value) == (  # the guard is not asked, which does not mean that it did not answer
+        f"none of the {len(places) - 1} relays asked knows the node: is it running, and is the id right?"
     )
     await no_circuit_left(overlay, client)
 
 
-@pytest.mark.parametrize(
-    "lie", [DhtAnswer((b"junk",)), DhtAnswer((bytes(3325), b"more")), DhtAnswer(()), DirData(256, ())]
-)
-async def test_one_honest_storer_is_enough(overlay, target, client, lie):
-    *liars, honest = storers_of(overlay, target.node_id, client)
-    for liar in liars:
-        answers(liar, lie)
-    record = await client._records.find(target.node_id)
-    assert record.contents.node_id == target.node_id
-    assert len(storers_of(overlay, target.node_id, client)) > LOOKUPS_AT_ONCE
-    assert honest not in liars
+async def test_one_honest_storer_is_enough(overlay, target, client):
+    asked = storers_of(overlay, target.node_id, client)
+    not_asked = {guard_of(client), guard_of(target)}  # the target has given its guard no record
+    honest = next(relay for relay in asked if relay.relay_id not in not_asked)
+    liars = [relay for relay in asked if relay is not honest]
+    assert len(liars) > LOOKUPS_AT_ONCE
+    for lie in (DhtAnswer((b"junk",)), DhtAnswer((bytes(3325), b"more")), DhtAnswer(()), DirData(256, ())):
+        for liar in liars:
+            answers(liar, lie)
+        record = await client._records.find(target.node_id, fresh=True)
+        assert record.contents.node_id == target.node_id
 
 
 async def test_an_older_record_than_one_seen_before_is_not_taken(overlay, target, client):
@@ -156,11 +161,21 @@ async def test_a_search_that_reaches_nobody_says_why(overlay, target, client):
         await client._records.find(target.node_id)
 
 
+async def test_final_hops_that_are_newer_than_the_table_are_found_out_about(overlay, target, client):
+    new = {each.final.relay_id for each in attachments(target).values()}
+    old = [entry for entry in client._client.table if entry.relay_id not in new]
+    client._client.table = bare_table(old, client._client.policy)
+    client._client._refreshed = -TABLE_STALE
+    record = await client._records.find(target.node_id)
+    assert {final.entry.relay_id for final in record.finals} == new
+    await no_circuit_left(overlay, client)
+
+
 async def test_a_put_is_answered(overlay, target, client):
     now = client._clock()
     key = reach_keys(target.node_id, periods_to_ask(now)[0])[0]
-    storer = storers(key, client._client.table, now)[0]
-    (record,) = overlay.relays[overlay.index(storer.relay_id)]._store.get(key, now)
+    record = kept(overlay.relays.values(), {key})
+    storer = next(each for each in storers(key, client._client.table, now) if each.relay_id != guard_of(client))
     assert await client._records.put(key, record, storer) is StoreResult.STORED
     assert await client._records.put(bytes(32), record, storer) is StoreResult.INVALID
     assert await client._records.put(key, b"junk", storer) is StoreResult.INVALID

@@ -13,6 +13,7 @@ from onionrelay.node.requests import Requests
 from onionrelay.testing.overlay import until
 from onionrelay.wire.directory import BUCKETS, DirData, DirGet, DirReceipt, StoreResult, from_control, to_control
 from tests.core.relays import NOW, TESTNET, local_relays, table_of
+from tests.node.overlays import AT_ONCE
 from tests.node.parties import parties
 
 
@@ -82,7 +83,7 @@ async def test_a_link_that_has_ended_is_not_asked(talk):
     talk.here.driver.close_link(talk.channel)
     await talk.here.driver.wait_down(talk.channel)
     with pytest.raises(NetworkError, match="gone"):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(AT_ONCE):
             await talk.requests.ask(talk.channel, DirGet(0))
 
 

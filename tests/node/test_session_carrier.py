@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from onionrelay.base.errors import CircuitLost, DestroyReason, StreamRefused
+from onionrelay.base.errors import CircuitLost, DestroyReason, StreamRefused, StreamReset
 from onionrelay.base.limits import (
     CIRCUIT_IDLE,
     SESSION_CLOSE_TIMEOUT,
@@ -126,8 +126,63 @@ async def test_aclose_refuses_who_waits_and_ends_handlers():
         assert sorted(ended) == [1, 2]
         with pytest.raises(StreamRefused):
             await opening
-        assert await opened.read() == b""
+        with pytest.raises(StreamReset, match="broke off or was stopped"):
+            await opened.read()
         assert "closed" in pair.closed[0][1]
+
+
+@in_virtual_time
+async def test_what_a_handler_has_not_finished_when_the_session_is_closed_does_not_look_complete():
+    ended = []
+
+    async def serve(incoming):
+        stream = incoming.accept()
+        stream.write(b"the first half")
+        try:
+            ended.append(await stream.read())
+        finally:
+            ended.append("cancelled")
+
+    async with Joined(serve) as pair:
+        stream = await pair.client.open_stream(80)
+        assert await stream.readexactly(14) == b"the first half"
+        stream.write(b"not all")
+        await pair.target.aclose()
+        with pytest.raises(StreamReset) as caught:
+            await stream.read()
+        assert caught.value.reason == "SERVICE_LOST"
+        assert ended == ["cancelled"]
+
+
+@pytest.mark.parametrize("returns", [True, False])
+@in_virtual_time
+async def test_what_a_handler_has_finished_arrives_whole_although_the_session_is_closed(returns):
+    async def serve(incoming):
+        stream = incoming.accept()
+        stream.write(bytes(MiB))
+        if not returns:
+            await stream.aclose()  # which waits until all has been sent
+
+    async with Joined(serve) as pair:
+        stream = await pair.client.open_stream(80)
+        reading = asyncio.create_task(stream.read())
+        await pair.target.aclose()
+        assert len(await reading) == MiB
+        await stream.aclose()
+
+
+@in_virtual_time
+async def test_streams_that_are_given_up_together_are_reset():
+    offers = Offers()
+    async with Joined(offers) as pair:
+        near, far = await two_ends(pair, offers)
+        near.write(b"half of it")
+        pair.client.abort_streams()
+        closing = asyncio.create_task(pair.client.aclose())
+        with pytest.raises(StreamReset) as caught:
+            await far.read()
+        assert caught.value.reason == "CANCELLED"
+        await closing
 
 
 @in_virtual_time
@@ -136,9 +191,10 @@ async def test_new_streams_are_busy_while_the_session_is_closing():
     async with Joined(offers) as pair:
         _, far = await two_ends(pair, offers)
         far.write(bytes(20 * MiB))  # nobody reads it, so closing takes its time
+        far.writer.close()
         closing = asyncio.create_task(pair.target.aclose())
         await asyncio.sleep(1)
-        with pytest.raises(StreamRefused, match="BUSY"):
+        with pytest.raises(StreamRefused, match="the node is busy"):
             await pair.client.open_stream(80)
         await closing
 

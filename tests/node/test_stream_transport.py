@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from onionrelay.base.errors import CircuitLost
+from onionrelay.base.errors import CircuitLost, StreamReset
 from onionrelay.base.limits import STREAM_SEND_BUFFER, STREAM_WINDOW
 from onionrelay.wire.frames import RefusalReason
 from tests.node.memory_circuit import Joined, in_virtual_time
@@ -293,7 +293,7 @@ async def test_the_peers_close_does_not_take_unread_data_away(both):
     assert both.far.calls == ["made", "data", "eof"]
     both.far.transport.write(b"to nobody")
     await settle()
-    assert both.far.calls[-1] == ("lost", ConnectionResetError)
+    assert both.far.calls[-1] == ("lost", StreamReset)
 
 
 @connected
@@ -301,7 +301,7 @@ async def test_the_peers_close_ends_one_who_has_unsent_data(both):
     both.far.transport.write(bytes(20 * MiB))
     both.near.transport.close()
     await settle()
-    assert both.far.calls[-1] == ("lost", ConnectionResetError)
+    assert both.far.calls[-1] == ("lost", StreamReset)
 
 
 @connected
@@ -330,7 +330,7 @@ async def test_abort_resets(both):
     assert both.near.transport.is_closing()
     await settle()
     assert both.near.calls == ["made", ("lost", type(None))]
-    assert both.far.calls == ["made", ("lost", ConnectionResetError)]
+    assert both.far.calls == ["made", ("lost", StreamReset)]
 
 
 @connected
@@ -342,7 +342,7 @@ async def test_a_protocol_that_raises_loses_its_stream_and_is_reported(both):
     both.near.transport.write(b"x")
     await settle()
     assert both.far.calls == ["made", ("lost", ZeroDivisionError)]
-    assert both.near.calls == ["made", ("lost", ConnectionResetError)]
+    assert both.near.calls == ["made", ("lost", StreamReset)]
     (report,) = both.pair.errors
     assert isinstance(report["exception"], ZeroDivisionError)
     both.pair.errors.clear()

@@ -5,13 +5,24 @@ import asyncio
 import pytest
 
 from onionrelay.base.errors import CircuitFailed, CircuitLost, HomeError, TimedOut
-from onionrelay.base.limits import ONION_KEY_PERIOD
+from onionrelay.base.limits import ONION_KEY_PERIOD, STREAM_WINDOW
 from onionrelay.core.attach import schedule
 from onionrelay.core.attach import target as core_target
 from onionrelay.core.link.channel import LinkPurpose
 from onionrelay.testing.overlay import LocalOverlay, until
 from onionrelay.wire.cell import Cmd
-from tests.node.overlays import PATIENCE, PORT, Clock, ask, attachments, echo, no_circuit_left, target_of
+from tests.node.overlays import (
+    PATIENCE,
+    PORT,
+    Clock,
+    ask,
+    attachments,
+    echo,
+    no_circuit_left,
+    republish,
+    still,
+    target_of,
+)
 
 
 def links(node):
@@ -82,10 +93,12 @@ async def test_a_final_hop_that_was_restarted_is_attached_to_again(monkeypatch):
 
 async def test_a_target_that_comes_back_within_minutes_outdoes_its_own_record(overlay):
     home = overlay.home("target")
-    async with overlay.node() as client:
-        for _ in range(3):
-            async with target_of(overlay, home=home) as target:
-                await ask(client, target)
+    async with target_of(overlay, home=home) as target:
+        for period in target._target._publisher._revisions:
+            target._target._publisher._revisions[period] += 50  # as if it had published so often
+        await republish(target)
+    async with target_of(overlay, home=home) as target, overlay.node() as client:
+        await ask(client, target)
 
 
 async def test_two_processes_of_one_home_cannot_both_be_its_target(overlay):
@@ -191,9 +204,9 @@ async def test_closing_ends_sessions_attachments_and_handlers(overlay):
                     assert not await reader.read()
                     writer.write(b"x")
                     await writer.drain()
-        assert not any(relay._finals._by_handle for relay in overlay.relays.values())
+        await until(lambda: not any(relay._finals._by_handle for relay in overlay.relays.values()))
         with pytest.raises(CircuitFailed, match="no such handle"):
-            await ask(client, target)
+            await ask(client, target._target)
 
 
 async def test_a_handler_outlives_its_circuit_but_not_the_node(overlay):
@@ -221,6 +234,28 @@ async def test_a_handler_outlives_its_circuit_but_not_the_node(overlay):
         assert steps == ["lost"]
     assert steps == ["lost", "ended"]
     assert all("careful" not in str(task) for task in asyncio.all_tasks())
+
+
+async def test_nobody_gets_in_while_the_target_closes(overlay):
+    sent = 0
+
+    async def pour(reader, writer):
+        nonlocal sent
+        writer.write(bytes(20 * STREAM_WINDOW))
+        sent += 1
+
+    async with target_of(overlay, pour) as target, overlay.node() as client, overlay.node() as late:
+        await late._records.find(target.node_id)
+        _, writer = await client.open_connection(target.node_id, PORT)  # and reads nothing: the session is slow to end
+        await still(lambda: sent)
+        closing = asyncio.create_task(target._target.aclose())
+        await asyncio.sleep(0)
+        with pytest.raises((CircuitLost, CircuitFailed)):
+            await late.open_connection(target.node_id, PORT)
+        assert not closing.done()
+        writer.transport.abort()
+        await closing
+        assert not target._target._sessions
 
 
 async def test_a_caller_that_comes_while_the_target_closes_is_turned_away(overlay):

@@ -177,8 +177,9 @@ async def test_closing_is_an_error_for_those_who_wait_and_no_cancellation():
 async def test_an_error_that_comes_with_the_cancellation_of_its_reader_leaves_nothing_behind():
     errors, shared = collect_errors(), SharedCalls()
     waiting = asyncio.create_task(shared.get("a", Call(1, error=NoPath("none"))))
+    await turns()
     loop = asyncio.get_running_loop()
-    loop.call_at(loop.time() + 1, waiting.cancel)
+    loop.call_at(loop.time() + 1, waiting.cancel)  # right behind the end of the call
     await asyncio.sleep(3)
     assert waiting.done()
     del waiting

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from onionrelay.base.ids import NodeId
-from onionrelay.base.limits import REVISION_SKIP
+from onionrelay.base.limits import REVISION_SKIP, REVISION_SKIP_MOST, REVISION_STALE_STEP
 from onionrelay.base.seams import Rng
 from onionrelay.core.directory.descriptor import RelayEntry
 from onionrelay.core.directory.placement import reach_keys, storers
@@ -37,12 +37,15 @@ class Publisher:
         self._rng = rng
         self._secrets: dict[int, RecordSecret] = {}
         self._revisions: dict[int, int] = {}
+        self._skips: dict[int, int] = {}  # how far ahead of what was stale the next revision will be
+        self._latest = 0  # the unix time of the last publication
 
     def puts(
         self, contents: ReachContents, periods: Iterable[int], table: RelayTable, unix_now: int
     ) -> tuple[Put, ...]:
         """A new revision for each period, and everybody it goes to."""
         wanted = tuple(periods)
+        self._latest = unix_now
         self._forget_all_but(wanted)
         puts: list[Put] = []
         for period in wanted:
@@ -52,8 +55,15 @@ class Publisher:
         return tuple(puts)
 
     def on_stale(self, period: int) -> None:
-        """A storer holds a revision that this process does not remember: publish again, further ahead."""
-        self._revisions[period] = self._revisions.get(period, 0) + REVISION_SKIP
+        """Storers hold a revision that this process does not remember: the next one is further ahead.
+
+        By the minute, since every start begins at the same revision of the ten minutes, and skips alone would lead over
+        the same steps as all the starts before, one more of them each time.
+        """
+        skip = self._skips.get(period, REVISION_SKIP)
+        self._skips[period] = min(2 * skip, REVISION_SKIP_MOST)
+        ahead = self._revisions.get(period, 0) + skip
+        self._revisions[period] = next_revision(period, self._latest, ahead, step=REVISION_STALE_STEP)
 
     def _secret(self, period: int) -> RecordSecret:
         if period not in self._secrets:
@@ -67,3 +77,4 @@ class Publisher:
     def _forget_all_but(self, periods: tuple[int, ...]) -> None:
         for period in [each for each in self._secrets if each not in periods]:
             del self._secrets[period], self._revisions[period]
+            self._skips.pop(period, None)

@@ -60,10 +60,10 @@ class RecordSecret:
         return cls(NodeId(node_secret.public), net_id, period, blinded, cert, secret)
 
 
-def next_revision(period: int, unix_now: int, last: int | None = None) -> int:
-    """A revision above `last`, the highest one published before: ten-minute steps since the period's start, then n."""
+def next_revision(period: int, unix_now: int, last: int | None = None, *, step: int = TIME_WINDOW) -> int:
+    """A revision above `last`, the highest one published before: steps of seconds since the period's start, then n."""
     since = max(0, unix_now - period_start(period))
-    fresh = (since - since % TIME_WINDOW) * _COUNTER
+    fresh = (since - since % step) * _COUNTER
     return fresh if last is None else max(fresh, last + 1)
 
 

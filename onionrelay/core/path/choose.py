@@ -88,7 +88,8 @@ def choose_storer_path(
 ) -> Path:
     """A path of `hops` relays that ends at a relay which keeps records, to ask it or to hand it one.
 
-    Raises NoPath; then another storer may still do.
+    Raises NoPath; then another storer may still do. So it is when the storer is the guard in use: going there through
+    the next guard would make that one known to this client's circuits, too.
     """
     search = _Search(candidates or Candidates.of(table, policy, unix_now), guards, rng, hops, exclude)
     return search.run([(storer, None)])
@@ -108,8 +109,11 @@ class _Search:
         rules = self.candidates.rules
         rules.require(self.candidates.policy.min_anonymity)
         shuffle(self.rng, ends)
+        guards = self.guards.usable(self.candidates, self.rng)
+        if guards and any(final is None and last.relay_id == guards[0].relay_id for last, final in ends):
+            raise NoPath("the storer is the guard of this path")
         reasons: list[str] = []
-        for guard, vanguard in self._openings():
+        for guard, vanguard in self._openings(guards):
             far = self._far_half(ends, () if rules.sides else (guard, *((vanguard,) if vanguard else ())))
             if isinstance(far, str):
                 reasons.append(far)
@@ -118,12 +122,11 @@ class _Search:
             return Path(guard, vanguard, middles, last, final, rules.level, rules.groups)
         raise NoPath(reasons[0] if reasons else self._no_opening())
 
-    def _openings(self) -> Iterator[tuple[RelayEntry, RelayEntry | None]]:
+    def _openings(self, guards: list[RelayEntry]) -> Iterator[tuple[RelayEntry, RelayEntry | None]]:
         """Guard and vanguard, best guard first. Where sides are kept apart the far half does not depend on the pair.
 
         In a small network the far half may need the very relays that are kept as vanguards: then others are drawn.
         """
-        guards = self.guards.usable(self.candidates, self.rng)
         if self.hops < VANGUARD_HOPS:
             yield from ((guard, None) for guard in guards)
             return

@@ -66,12 +66,12 @@ class _Trouble:
 
 
 class Guards:
-    """The sampled guards in the order they were drawn, and the vanguards. Save it whenever `version` has changed."""
+    """The sampled guards in the order of their use, and the vanguards. Save it whenever `version` has changed."""
 
     def __init__(self) -> None:
         self.vanguards = Vanguards()
         self._version = 0
-        self._sampled: dict[RelayId, _Sampled] = {}
+        self._sampled: dict[RelayId, _Sampled] = {}  # in the order they were drawn, from confirmation on in that one
         self._trouble: dict[RelayId, _Trouble] = {}
         self._network_seen = 0
 
@@ -87,6 +87,7 @@ class Guards:
         guard = self._sampled.get(relay_id)
         if guard is not None and guard.confirmed is None:
             guard.confirmed = _backdated(unix_now, GUARD_CONFIRMED_LIFE, rng)
+            self._sampled[relay_id] = self._sampled.pop(relay_id)  # behind those confirmed before
             self._version += 1
 
     def on_failure(self, relay_id: RelayId, unix_now: int) -> None:
@@ -139,10 +140,13 @@ class Guards:
             self._version += 1
 
     def _listed(self, candidates: Candidates) -> list[RelayEntry]:
-        """Guards that may be used as far as the table says: confirmed ones in order of that date, then as sampled."""
-        order = sorted(self._sampled.items(), key=lambda item: (item[1].confirmed is None, item[1].confirmed or 0))
-        entries = (candidates.still(relay_id, Roles.GUARD) for relay_id, _ in order)
+        """Guards that may be used as far as the table says, in the order of their use."""
+        entries = (candidates.still(relay_id, Roles.GUARD) for relay_id, _ in self._in_order())
         return [entry for entry in entries if entry is not None]
+
+    def _in_order(self) -> list[tuple[RelayId, _Sampled]]:
+        """Confirmed guards as they were confirmed, then as drawn. Not by date: dates are set back at random."""
+        return sorted(self._sampled.items(), key=lambda item: item[1].confirmed is None)
 
     def _draw(self, candidates: Candidates, rng: Rng) -> RelayEntry | None:
         most = max(GUARDS_SAMPLED, int(GUARDS_SAMPLED_SHARE * len(candidates.guards)))
@@ -173,7 +177,7 @@ class Guards:
     def dump(self) -> bytes:
         """The state as JSON, for `load`."""
         vanguards = [_SavedVanguard(str(relay_id), until) for relay_id, until in self.vanguards.saved()]
-        saved = _Saved(_VERSION, list(self._sampled.values()), vanguards)
+        saved = _Saved(_VERSION, [guard for _, guard in self._in_order()], vanguards)
         return msgspec.json.format(msgspec.json.encode(saved)) + b"\n"
 
     @classmethod

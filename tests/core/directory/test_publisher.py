@@ -1,6 +1,8 @@
+import itertools
+
 import pytest
 
-from onionrelay.base.limits import REACH_REPLICAS, REACH_STORERS
+from onionrelay.base.limits import PUBLISH_TRIES, REACH_REPLICAS, REACH_STORERS, REVISION_SKIP, REVISION_SKIP_MOST
 from onionrelay.core.directory.placement import period_start, reach_keys, storers
 from onionrelay.core.directory.publisher import Publisher
 from onionrelay.core.directory.reach import open_record
@@ -45,6 +47,42 @@ def test_each_period_has_its_own_keys_which_are_forgotten_with_it():
     assert len({(r.period, r.blinded, r.record_key) for r in both}) == 2
     publishing.puts(CONTENTS, (PERIOD + 1,), TABLE, now + 60)
     assert set(publishing._secrets) == set(publishing._revisions) == {PERIOD + 1}
+
+
+def tries(store, publishing, now):
+    """How many publications it takes until one is stored."""
+    count = 1
+    while True:
+        put = publishing.puts(CONTENTS, (PERIOD,), TABLE, now)[0]
+        if store.put(put.key, put.record, now) is StoreResult.STORED:
+            return count
+        publishing.on_stale(PERIOD)
+        count += 1
+
+
+def test_ten_starts_in_ten_minutes_take_two_tries_each():
+    store = ReachStore(TESTNET, bytes(32))
+    start = NOW - NOW % 600
+    assert [tries(store, publisher(n), start + 60 * n + 30) for n in range(10)] == [1, *[2] * 9]
+    assert tries(store, publisher(11), start + 600) == 1
+
+
+def test_a_publication_gets_past_three_starts_in_the_same_minute():
+    store = ReachStore(TESTNET, bytes(32))
+    minute = NOW - NOW % 600 + 120
+    assert [tries(store, publisher(n), minute + n) for n in range(4)] == [1, 2, 3, PUBLISH_TRIES]
+
+
+def test_skips_double_up_to_a_bound_and_are_forgotten_with_the_period():
+    publishing, revisions = publisher(), []
+    for _ in range(12):
+        publishing.on_stale(PERIOD)
+        revisions.append(publishing._revisions[PERIOD])
+    steps = [after - before - 1 for before, after in itertools.pairwise(revisions)]
+    assert steps == [*(REVISION_SKIP << n for n in range(1, 8)), *[REVISION_SKIP_MOST] * 4]
+    publishing.puts(CONTENTS, (PERIOD,), TABLE, NOW)
+    publishing.puts(CONTENTS, (PERIOD + 1,), TABLE, NOW)
+    assert not publishing._skips
 
 
 @pytest.mark.parametrize("earlier", [1, 200])

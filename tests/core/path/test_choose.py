@@ -347,13 +347,23 @@ def test_a_storer_on_the_near_side_is_not_asked_in_a_large_network():
         Client(LARGE).reach(near)
 
 
-def test_in_a_small_network_a_storer_that_is_the_only_guard_is_not_asked():
-    table = bare_table(
-        bare(f"{n}", public_address(n), roles=ALL_ROLES if n == 0 else ALL_ROLES & ~Roles.GUARD) for n in range(9)
-    )
-    guard = next(entry for entry in table if entry.has(Roles.GUARD))
-    with pytest.raises(NoPath, match="the storer is the guard or vanguard"):
-        Client(table).reach(guard)
+@pytest.mark.parametrize("count", [4, 5, 8, 19])
+def test_in_a_small_network_the_guard_is_not_asked_and_every_other_storer_is_through_it(count):
+    for seed in range(10):
+        client = Client(grown_table(count), TINY, seed)
+        guard, *_ = client.guards.usable(client.candidates, client.rng)
+        with pytest.raises(NoPath, match="the storer is the guard of this path"):
+            client.reach(guard)
+        others = [entry for entry in client.table if entry != guard]
+        assert {client.reach(storer).guard for storer in others for _ in range(3)} == {guard}
+
+
+def test_a_storer_that_is_a_guard_which_does_not_answer_may_be_asked():
+    client = Client(grown_table(8))
+    client.guards.on_network(NOW)
+    guard, second, _ = client.guards.usable(client.candidates, client.rng)
+    client.guards.on_failure(guard.relay_id, NOW)
+    assert client.reach(guard).guard == second
 
 
 def test_sorting_the_table_anew_gives_the_same_path():

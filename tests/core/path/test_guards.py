@@ -74,6 +74,18 @@ def test_a_guard_that_works_comes_before_those_not_yet_tried():
     assert client.usable()[:2] == [third, second]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_guard_that_is_confirmed_later_does_not_overtake(seed):
+    """Whatever the dates say, which are set back at random by days; and also after a restart."""
+    client = Client(seed=seed)
+    first, second, third = client.usable()
+    for entry in (second, first, third):
+        client.succeed(entry)
+    assert client.usable() == [second, first, third]
+    assert [guard["relay"] for guard in client.saved] == [str(entry.relay_id) for entry in client.usable()]
+    assert Client(guards=Guards.load(client.guards.dump())).usable() == [second, first, third]
+
+
 def test_guards_are_drawn_by_group():
     """n = 3,000 clients; the near side of 60 groups."""
     candidates = Candidates.of(TABLE, POLICY, NOW)

@@ -13,6 +13,7 @@ from onionrelay.base.limits import (
     BUILD_RATE_CLIENT_LINK,
     CIRCUIT_MAX_LIFE,
     CIRCUITS,
+    CLIENT_HALF_OPEN_BUILDS,
     HALF_OPEN_BUILDS,
     HALF_OPEN_BUILDS_PER_LINK,
     RING_BURST,
@@ -68,7 +69,7 @@ class Admission:
             runtime.refuses_circuits
             or runtime.circuits >= CIRCUITS
             or runtime.half_open >= HALF_OPEN_BUILDS
-            or channel.half_open >= HALF_OPEN_BUILDS_PER_LINK
+            or channel.half_open >= (CLIENT_HALF_OPEN_BUILDS if channel.is_client_link else HALF_OPEN_BUILDS_PER_LINK)
             or len(channel.sides) >= channel.circuit_limit
             or not self._bucket(channel).take(runtime.now)
         )

@@ -21,6 +21,7 @@ from onionrelay.base.limits import (
     BUILT_WAIT,
     CELL_HEADER,
     HALF_BUILT_LIFE,
+    QUESTION_LIFE,
     TAG,
 )
 from onionrelay.core.circuit.end import payloads, write_cell
@@ -178,6 +179,8 @@ class Hop:
         self.ends = ends
         self._runtime.node_ends += ends is Ends.AT_NODE
         self._answer(ReplyBody(BuildStatus.OK))
+        if ends is Ends.AT_RELAY:
+            self._runtime.wake(self, min(self._lifetime, QUESTION_LIFE))
         self._runtime.effects.append(EndpointReached(self))
 
     def refuse(self, status: BuildStatus, detail: int = 0) -> None:

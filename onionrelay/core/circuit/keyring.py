@@ -115,7 +115,8 @@ class OnionKeyRing:
         if window < self._latest_window - 1:
             # The clock was set back, and the tags of these windows are forgotten: new keys make old records worthless.
             self._keys.clear()
-        self._latest_window = window
+            self._latest_window = window
+        self._latest_window = max(window, self._latest_window)
         self._period = period = (unix_now - self._offset) // ONION_KEY_PERIOD
         for erased in [p for p in self._keys if unix_now >= self._begins(p) + ONION_KEY_ERASED or p > period + 1]:
             del self._keys[erased]

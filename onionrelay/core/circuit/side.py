@@ -70,6 +70,7 @@ class CircuitSide:
         "channel",
         "circ_id",
         "enlisted",
+        "own",
         "owner",
         "queue",
         "queued",
@@ -91,6 +92,7 @@ class CircuitSide:
         self.allowance = INITIAL_ALLOWANCE
         self.queue: deque[tuple[bytes, CircuitSide | None, float]] = deque()
         self.queued = 0
+        self.own = 0  # the part of `queued` that began at this end
         self.wants_room = False
         self.enlisted = False  # this and `turn` belong to the channel's Turns
         self.turn = 0
@@ -126,9 +128,11 @@ class CircuitSide:
         runtime.backlogged[self] = None
         if source is not None:
             source.window.hold(len(cell))
-        elif self.queued > END_QUEUE_HARD:
-            self.owner.destroy(DestroyReason.RESOURCES, "the other end does not take what it asks for")
-            return
+        else:
+            self.own += len(cell)
+            if self.own > END_QUEUE_HARD:
+                self.owner.destroy(DestroyReason.RESOURCES, "the other end does not take what it asks for")
+                return
         if self.ready:
             self.channel.turns.enlist(self)
 
@@ -148,7 +152,9 @@ class CircuitSide:
         if source is not None:
             source.window.release(size)
             self._runtime.owing[source] = None
-        if self.wants_room and self.queued <= END_QUEUE // 2:
+        else:
+            self.own -= size
+        if self.wants_room and self.own <= END_QUEUE // 2:
             self.wants_room = False
             self.owner.on_room()
 
@@ -165,7 +171,7 @@ class CircuitSide:
 
     def has_room(self) -> bool:
         """Whether an end may originate a cell now. After a no, the owner's `on_room` is called in time."""
-        if self.queued < END_QUEUE:
+        if self.own < END_QUEUE:
             return True
         self.wants_room = True
         return False
@@ -195,11 +201,13 @@ class CircuitSide:
 
     def leave(self) -> None:
         """Takes the circuit off its link and drops its queue; cells still under way to here find a tombstone."""
-        self.drop_queue()
+        self.let_go()
         del self.channel.sides[self.circ_id]
         self.channel.tombstones.bury(self.circ_id, self.window.left, self._runtime.now)
 
-    def drop_queue(self) -> None:
-        """Forgets what waits to be sent."""
+    def let_go(self) -> None:
+        """Forgets what waits to be sent, and the receiver, which holds the keys of the layers."""
+        self.receive = self._too_early
+        self.own = 0
         self.queue.clear()
         self._unqueue(self.queued)

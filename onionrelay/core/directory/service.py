@@ -23,7 +23,7 @@ from onionrelay.wire.directory import (
     to_relay,
 )
 
-_RESULTS = {
+RESULTS = {
     Outcome.NEW: StoreResult.STORED,
     Outcome.NEWER: StoreResult.STORED,
     Outcome.OLD: StoreResult.STALE,
@@ -45,7 +45,7 @@ class DirectoryService:
             case DirGet(first_bucket):
                 return self.table.page(first_bucket)
             case DirPut(descriptor):
-                return DirReceipt(_RESULTS[self.table.add(descriptor, unix_now).outcome])
+                return DirReceipt(RESULTS[self.table.add(descriptor, unix_now).outcome])
             case DhtGet(key):
                 return DhtAnswer(self.store.get(key, unix_now) if self.store is not None else ())
             case DhtPut(key, record):

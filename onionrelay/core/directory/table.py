@@ -60,7 +60,7 @@ class RelayTable:
         self.founded = 0  # when the first relay was met
         self._entries: SortedDict[RelayId, RelayEntry] = SortedDict()
         self._digests: dict[bytes, RelayId] = {}
-        self._absent: dict[RelayId, tuple[int, int]] = {}  # first seen, expired; oldest expiry first
+        self._absent: dict[RelayId, tuple[int, int]] = {}  # first seen, dropped; the first dropped first
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -106,36 +106,38 @@ class RelayTable:
         return replace(entry, first_seen=first_seen)
 
     def _admit(self, entry: RelayEntry, held: RelayEntry | None, unix_now: int) -> Added:
+        victims = self._victims(entry, held)
+        if victims is None:
+            return Added(Outcome.FULL, "the relay table is full", held)
         if held is not None:
             self._remove(held)
-        if not self._make_room(entry):
-            if held is not None:
-                self._insert(held)
-            return Added(Outcome.FULL, "the relay table is full", held)
+        for victim in victims:
+            self._retire(victim, unix_now)
         if not self.founded:
             self.founded = unix_now
         self._insert(entry)
         self._absent.pop(entry.relay_id, None)
         return Added(Outcome.NEWER if held else Outcome.NEW, entry=entry)
 
-    def _make_room(self, entry: RelayEntry) -> bool:
-        """Evicts until the entry fits, always from the group with most relays; says whether that was possible.
+    def _victims(self, entry: RelayEntry, held: RelayEntry | None) -> list[RelayEntry] | None:
+        """Whom to drop so that `entry` fits in the place of `held`, always from the largest group; None: it cannot fit.
 
         A bucket of relay ids has to fit one message, so ids ground to fall into one bucket crowd each other first.
         """
-        bucket = list(self._bucket(entry.relay_id.raw[0]))
+        victims: list[RelayEntry] = []
+        bucket = [each for each in self._bucket(entry.relay_id.raw[0]) if each is not held]
         while not _fits(bucket, entry):
             victim = _crowded_out(bucket, entry)
             if victim is None:
-                return False
+                return None
             bucket.remove(victim)
-            self._remove(victim)
-        if len(self._entries) >= MAX_RELAYS:
+            victims.append(victim)
+        if held is None and not victims and len(self) >= MAX_RELAYS:
             victim = _crowded_out(self, entry)
             if victim is None:
-                return False
-            self._remove(victim)
-        return True
+                return None
+            victims.append(victim)
+        return victims
 
     def _insert(self, entry: RelayEntry) -> None:
         self._entries[entry.relay_id] = entry
@@ -147,14 +149,21 @@ class RelayTable:
         del self._digests[entry.digest]
         self.version += 1
 
+    def _retire(self, entry: RelayEntry, unix_now: int) -> None:
+        """Drops a relay, but not its age."""
+        self._remove(entry)
+        self._absent.pop(entry.relay_id, None)
+        self._absent[entry.relay_id] = (entry.first_seen, unix_now)
+        if len(self._absent) > MAX_RELAYS:
+            del self._absent[next(iter(self._absent))]
+
     def expire(self, unix_now: int) -> tuple[RelayEntry, ...]:
         """Drops the relays whose descriptors have expired, and returns them. An absent relay keeps its age for days."""
         expired = tuple(entry for entry in self if not entry.is_valid(unix_now))
         for entry in expired:
-            self._remove(entry)
-            self._absent[entry.relay_id] = (entry.first_seen, unix_now)
+            self._retire(entry, unix_now)
         for relay_id, (_, left) in list(self._absent.items()):
-            if left + FIRST_SEEN_KEPT > unix_now and len(self._absent) <= MAX_RELAYS:
+            if left + FIRST_SEEN_KEPT > unix_now:
                 break
             del self._absent[relay_id]
         return expired

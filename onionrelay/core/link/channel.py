@@ -15,6 +15,7 @@ from onionrelay.base.limits import (
     BUILD_ACK_MIN,
     CIRCUITS_PER_CLIENT_LINK,
     CIRCUITS_PER_LINK,
+    HALF_BUILT_LIFE,
     INITIAL_ALLOWANCE,
     LINK_HANDSHAKE_TIMEOUT,
     SEND_QUEUE,
@@ -114,7 +115,7 @@ class Channel:
     @property
     def ack_wait(self) -> float:
         """How long a hop at the other end may take to acknowledge a build."""
-        return max(BUILD_ACK_MIN, BUILD_ACK_BASE + 4 * (self.rtt or 0.0))
+        return min(HALF_BUILT_LIFE, max(BUILD_ACK_MIN, BUILD_ACK_BASE + 4 * (self.rtt or 0.0)))
 
     @property
     def queued_bytes(self) -> int:
@@ -273,5 +274,5 @@ class Channel:
         sides = list(self.sides.values())
         self.sides.clear()
         for side in sides:
-            side.drop_queue()
+            side.let_go()
             side.owner.on_link_lost(side)

@@ -55,6 +55,6 @@ class KeepAlive:
         if token != self._token:
             raise ProtocolViolation("a PONG that answers no PING")
         self._token = None
-        sample = now - self._sent_at
+        sample = min(now - self._sent_at, self._patience)  # a peer that holds its PONG back must not stretch our timers
         known = self.round_trip
         self.round_trip = sample if known is None else known + _SMOOTHING * (sample - known)

@@ -253,13 +253,22 @@ def test_a_final_hop_that_rings_too_often_is_shed_by_the_target():
     assert reasons.count(DestroyReason.UNOPENABLE) == 2 * RING_BURST - 1  # the first one opens, the rest replay it
 
 
-@pytest.mark.parametrize("limit", ["HALF_OPEN_BUILDS", "HALF_OPEN_BUILDS_PER_LINK", "CIRCUITS"])
-def test_half_open_and_open_circuits_are_bounded(limit, monkeypatch):
+@pytest.mark.parametrize(
+    ("limit", "link"),
+    [
+        ("HALF_OPEN_BUILDS", 0),
+        ("CLIENT_HALF_OPEN_BUILDS", 0),
+        ("CIRCUITS", 0),
+        ("HALF_OPEN_BUILDS_PER_LINK", 1),
+    ],
+)
+def test_half_open_and_open_circuits_are_bounded(limit, link, monkeypatch):
+    """`link` 0 is a client's, 1 one between relays."""
     monkeypatch.setattr(admission, limit, 3)
-    world = World(1).build()
+    world = World(2).build()
     world.client.act(world.origin.close)
     world.net.run(1)
-    out, back = world.links()[0]
+    out, back = world.links()[link]
     back.tap = []
     first_cells = [header_of_build(circ_id) for circ_id in range(1, 6)]
     out.send(b"".join(first_cells))

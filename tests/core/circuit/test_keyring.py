@@ -113,6 +113,15 @@ def test_a_clock_that_is_set_back_a_little_changes_nothing():
     assert not ring.rotate(NOON - 500)
 
 
+def test_a_clock_that_steps_back_over_a_windows_edge_reopens_nothing():
+    """A step small enough to keep the keys must keep what is known to be over, too."""
+    ring = make()
+    assert ring.admit(0, tag(1), WINDOW, NOON) is Admittance.FRESH
+    assert ring.admit(0, tag(2), WINDOW + 2, NOON + 1200) is Admittance.FRESH  # and the first window is forgotten
+    ring.rotate(NOON + 600)
+    assert ring.admit(0, tag(1), WINDOW, NOON + 600) is Admittance.CLOCK
+
+
 def test_secrets_do_not_show():
     ring = make()
     assert repr(ring) == f"OnionKeyRing(period={ring._period})"

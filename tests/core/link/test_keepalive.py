@@ -18,6 +18,15 @@ def test_the_first_ping_is_due_at_once_and_measures():
     assert keepalive.round_trip == pytest.approx(0.2)
 
 
+def test_a_late_answer_cannot_stretch_timers():
+    """A peer that keeps its PONG back, and the link alive with other cells, is not an hour away."""
+    keepalive = KeepAlive(0.0, behind_nat=False)
+    keepalive.ping(5, 0.0)
+    keepalive.heard(3600.0)
+    keepalive.pong(5, 3600.0)
+    assert keepalive.round_trip == 30.0
+
+
 @pytest.mark.parametrize(("behind_nat", "interval", "dead_at"), [(True, 15.0, 45.0), (False, 60.0, 90.0)])
 def test_a_silent_peer_is_dead(behind_nat, interval, dead_at):
     keepalive = KeepAlive(0.0, behind_nat=behind_nat)

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 import onionrelay
+from onionrelay.apps.settings import TESTNET
 from onionrelay.node.child import ChildProcess
 from onionrelay.testing.overlay import until
 from tests.apps.local_programs import PATIENCE, Refused, converse, get, http, proxying, socks
@@ -115,7 +116,8 @@ async def running(world, *words):
         yield Running(process, (await process.event("ready"))["port"], told)
         process.signal(signal.SIGTERM)
         assert await process.wait() == 0
-        assert (world.network.folder / f"{name}.stderr").read_text() == ""
+        told_on_stderr = (world.network.folder / f"{name}.stderr").read_text().splitlines()
+        assert [json.loads(line) for line in told_on_stderr] == [{"event": "notice", "text": TESTNET}]
     finally:
         await process.stop()
 
@@ -314,7 +316,8 @@ async def test_a_connection_that_fails_is_one_line_and_the_next_one_is_served(wo
     out, err = await process.communicate()
     assert process.returncode == 0
     assert out == b""
-    first, second = err.decode().splitlines()
+    notice, first, second = err.decode().splitlines()
+    assert notice == f"onionrelay: {TESTNET}"
     assert first.startswith(f"onionrelay: {world.node_id[:12]}...:4711: ")
     assert second.startswith("onionrelay: a connection is refused: ")
 
@@ -351,7 +354,7 @@ async def test_ping_for_people_until_interrupted(world):
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
     assert process.returncode == 130
-    assert err == b"onionrelay: interrupted\n"
+    assert err == b""  # Ctrl-C is how it ends
     header, *hops = out.decode().splitlines()[-5:]
     assert header.split() == ["hop", "role", "address", "min", "median", "p90", "lost"]
     assert [line.split()[1] for line in hops] == ["guard", "middle", "final", "target"]

@@ -323,17 +323,21 @@ class Client:
 
         The hop that refused; or the one behind it, if it says that this one is to blame. That may be a lie: the second
         time the same hop says so, it is left out, too, unless it is the guard, of which there is no other to be had
-        for the asking. All but the guard when it cannot be said which hop it was.
+        for the asking. All but guard and vanguard when it cannot be said which hop it was: whoever is behind them can
+        bring that about, and would walk us through one vanguard after the other. Who is overloaded is at no fault:
+        else a flood of builds would make a guard's clients choose another one.
         """
         relays, at = path.relays, attempt.hop - 1
         if not attempt.hop:
-            suspects = relays[1:]
+            suspects = tuple(relay for relay in relays[1:] if relay is not path.vanguard)
         elif attempt.status.startswith("next ") and attempt.hop < len(relays):
             suspects = relays[at + 1 : at + 2] + (relays[at : at + 1] if relays[at].relay_id in doubted else ())
             if at:
                 doubted.add(relays[at].relay_id)
         else:
             suspects = relays[at : at + 1]
+        if attempt.status == "overloaded":
+            return suspects
         now = self.driver.unix_now()
         if path.guard in suspects:
             self.guards.on_failure(path.guard.relay_id, now)

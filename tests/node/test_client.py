@@ -352,7 +352,7 @@ async def blaming():
         (2, "next silent", "M"),
         (3, "next refused", "S"),
         (4, "next refused", "S"),  # behind a final hop is the target, which is no relay
-        (0, "", "VMS"),
+        (0, "", "MS"),  # or those behind it could walk us through all vanguards
     ],
 )
 async def test_whom_a_failure_is_blamed_on(blaming, hop, status, blamed):
@@ -371,6 +371,9 @@ async def test_guards_and_vanguards_are_passed_over_only_when_it_is_their_fault(
     guards, vanguards = client.guards._trouble, client.guards.vanguards._avoided
     blame(3, "next unreachable")
     blame(2, "next unreachable")
+    blame(1, "overloaded")
+    blame(2, "overloaded")
+    blame(0, "")
     assert not guards
     assert not vanguards
     blame(1, "next unreachable")

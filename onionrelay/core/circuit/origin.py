@@ -225,6 +225,8 @@ class Origin:
         """The first hop ended the circuit, or passes on that one behind it did."""
         if reason is DestroyReason.NONE:
             self._lost(0, "a hop behind the first ended it")
+        elif reason is DestroyReason.BUSY and self.stage in (Stage.CALLING, Stage.AWAITING):
+            self._refused(1, BuildStatus.OVERLOADED, "the first hop is busy")
         else:
             self._lost(1, f"the first hop ended it ({reason.name.lower().replace('_', ' ')})")
 

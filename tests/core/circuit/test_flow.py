@@ -17,6 +17,7 @@ from onionrelay.base.limits import (
 from onionrelay.core import runtime
 from onionrelay.core.circuit import engine
 from onionrelay.core.effects import CircuitEnded, MessageArrived
+from onionrelay.wire.build import BuildStatus
 from onionrelay.wire.cell import Cmd, pack_cell, pack_credit, parse_credit
 from onionrelay.wire.relay import RelayCmd
 from tests.core.circuit.raw_client import RawClient
@@ -239,7 +240,7 @@ def test_full_queues_refuse_builds(monkeypatch):
     assert not relay.engine._runtime.refuses_circuits
     relay.engine._runtime.queue_memory = int(relay.engine.queued_bytes / 0.96)
     world.build()
-    assert world.refused == (1, None, "the first hop ended it (busy)")
+    assert world.refused == (1, BuildStatus.OVERLOADED, "the first hop is busy")
 
 
 def test_a_circuit_carries_only_so_many_cells(monkeypatch):

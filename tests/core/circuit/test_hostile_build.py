@@ -232,7 +232,7 @@ def test_a_client_link_is_shed_beyond_its_rate_without_any_decryption(monkeypatc
     busy = [cell for cell in back.tap if header(cell)[1] == Cmd.DESTROY]
     assert [cell[8] for cell in busy] == [DestroyReason.BUSY] * 5
     assert len(world.client.seen(CircuitRefused)) == 5
-    assert world.refused == (1, None, "the first hop ended it (busy)")
+    assert world.refused == (1, BuildStatus.OVERLOADED, "the first hop is busy")
     assert closings(world.client) == []
 
 
@@ -288,7 +288,7 @@ def test_circuits_of_a_link_are_bounded():
     channel = world.links()[0][1].sender[1]
     channel.max_circuits = 1
     world.build()
-    assert world.refused == (1, None, "the first hop ended it (busy)")
+    assert world.refused == (1, BuildStatus.OVERLOADED, "the first hop is busy")
 
 
 def test_a_relay_link_is_not_held_to_a_clients_rate():

@@ -1,9 +1,10 @@
 """Links to known relays: one to each, dialled when a circuit or the directory first needs it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from onionrelay.base.errors import NetworkError
 from onionrelay.base.ids import RelayId
+from onionrelay.base.limits import LINK_UNUSED
 from onionrelay.core.circuit.engine import KeySet
 from onionrelay.core.link.channel import Channel, LinkPurpose
 from onionrelay.core.link.handshake import ClientHandshake, Peer
@@ -35,6 +36,7 @@ class Links:
         self._purposes = {purpose, LinkPurpose.ACCEPTED} if build_keys else {purpose}
         self._build_keys = build_keys
         self._open: dict[RelayId, list[Channel]] = {}  # oldest first
+        self._unused: dict[Channel, float] = {}  # since when `unused` has seen no circuit on them
         # By endpoint, too: who asks for a relay at a false address must not spoil the dial of others.
         self._dials: SharedCalls[tuple[RelayId, Endpoint], Channel] = SharedCalls()
 
@@ -60,6 +62,17 @@ class Links:
         """The oldest link to this relay: two that were dialled at the same moment from both ends thus agree on one."""
         # A channel closes a moment before its link is reported down.
         return next((channel for channel in self._open.get(relay_id, ()) if not channel.closed), None)
+
+    def unused(self, now: float, *, but: Collection[RelayId]) -> list[Channel]:
+        """The links dialled here that had no circuit at any call of the last LINK_UNUSED; those to `but` are kept."""
+        bare = (
+            channel
+            for relay_id, channels in self._open.items()
+            for channel in channels
+            if channel.purpose is self._purpose and relay_id not in but and not channel.sides
+        )
+        self._unused = {channel: self._unused.get(channel, now) for channel in bare}
+        return [channel for channel, since in self._unused.items() if now - since >= LINK_UNUSED]
 
     async def get(self, relay_id: RelayId, endpoint: Endpoint) -> Channel:
         """A link to this relay, dialled unless there is one. Raises NetworkError, its LinkRefused for another relay."""

@@ -6,9 +6,20 @@ import logging
 from collections.abc import Callable
 from typing import Any, Self
 
-from onionrelay.base.errors import DestroyReason, LinkRefused, NetworkError, OnionRelayError, ProtocolViolation
+from onionrelay.base.errors import LinkRefused, NetworkError, OnionRelayError, ProtocolViolation
 from onionrelay.base.ids import RelayId
-from onionrelay.base.limits import CIRCUIT_MAX_LIFE, DESCRIPTOR_REPUBLISH, LINKS_PER_ADDRESS_GROUP, RELAY_UPKEEP
+from onionrelay.base.limits import (
+    CIRCUIT_MAX_LIFE,
+    DESCRIPTOR_REPUBLISH,
+    DIALS_AT_ONCE,
+    DIR_GET_BURST,
+    DIR_GET_RATE,
+    HALF_BUILT_LIFE,
+    LINKS_PER_ADDRESS_GROUP,
+    MAX_CONTROL_MESSAGE,
+    RELAY_UPKEEP,
+    SEND_QUEUE,
+)
 from onionrelay.base.seams import Rng
 from onionrelay.core.attach.final import FinalTable
 from onionrelay.core.circuit.engine import Engine, KeySet
@@ -16,11 +27,12 @@ from onionrelay.core.circuit.hop import Hop
 from onionrelay.core.circuit.keyring import OnionKeyRing
 from onionrelay.core.directory.descriptor import make_descriptor
 from onionrelay.core.directory.reach_store import ReachStore
-from onionrelay.core.directory.service import DirectoryService
+from onionrelay.core.directory.service import RESULTS, DirectoryService
 from onionrelay.core.directory.table import RelayTable
 from onionrelay.core.link.channel import Channel, LinkPurpose
 from onionrelay.core.link.handshake import ClientHandshake, Peer, ServerHandshake
 from onionrelay.core.path.policy import PathPolicy
+from onionrelay.core.token_bucket import TokenBucket
 from onionrelay.net.system import SystemRng, unix_now
 from onionrelay.net.tls import TlsLink, TlsListener
 from onionrelay.node.driver import CircuitListener, Driver
@@ -28,6 +40,7 @@ from onionrelay.node.exchange import TableExchange
 from onionrelay.node.home import Home, signing_key_due
 from onionrelay.node.links import Links
 from onionrelay.node.network_file import NetworkFile
+from onionrelay.node.questions import Questions
 from onionrelay.node.requests import Requests
 from onionrelay.node.tasks import Tasks
 from onionrelay.wire.address import Address, Endpoint
@@ -45,9 +58,7 @@ from onionrelay.wire.directory import (
     Question,
     StoreResult,
     from_control,
-    from_relay,
     to_control,
-    to_relay,
 )
 from onionrelay.wire.invite import Invite
 from onionrelay.wire.link import Feature
@@ -94,6 +105,8 @@ class RelayNode:
         self.policy = PathPolicy(network.net_id, testnet=network.testnet, own_relay=self.relay_id)
         self.table = RelayTable(self.policy)
         self._tasks = Tasks()
+        self._dials: set[asyncio.Task[None]] = set()
+        self._page_buckets: dict[Channel, TokenBucket] = {}
         self._stack = contextlib.AsyncExitStack()
         self._stopped = asyncio.Event()
 
@@ -207,6 +220,7 @@ class RelayNode:
         """See Owner."""
         self._links.on_down(channel)
         self._exchange.on_link_down(channel)
+        self._page_buckets.pop(channel, None)
         self._requests.on_link_down(channel, why)
         self._finals.on_link_lost(channel)
 
@@ -216,22 +230,27 @@ class RelayNode:
         """See Owner."""
         if channel := self._links.find(relay_id):
             self._driver.offer_next(hop, channel)
+        elif len(self._dials) >= DIALS_AT_ONCE:
+            self._driver.refuse_next(hop, BuildStatus.OVERLOADED)
         else:
-            self._tasks.spawn(self._fetch_next(hop, relay_id, endpoint))
+            dial = self._tasks.spawn(self._fetch_next(hop, relay_id, endpoint))
+            self._dials.add(dial)
+            dial.add_done_callback(self._dials.discard)
 
     async def _fetch_next(self, hop: Hop, relay_id: RelayId, endpoint: Endpoint) -> None:
         try:
-            channel = await self._links.get(relay_id, endpoint)
+            async with asyncio.timeout(HALF_BUILT_LIFE):  # the circuit does not wait any longer
+                channel = await self._links.get(relay_id, endpoint)
         except LinkRefused:
             self._driver.refuse_next(hop, BuildStatus.NEXT_ID_MISMATCH)
-        except NetworkError:
+        except (NetworkError, TimeoutError):
             self._driver.refuse_next(hop, BuildStatus.NEXT_UNREACHABLE)
         else:
             self._driver.offer_next(hop, channel)
 
     def on_endpoint(self, hop: Hop) -> CircuitListener:
         """See Owner: a circuit that ends at a relay asks it for records, or about relays."""
-        return _Questions(self, hop)
+        return Questions(self._driver, self._directory, hop)
 
     # What comes over links and circuits
 
@@ -277,6 +296,7 @@ class RelayNode:
             case DirPut(descriptor):
                 answer: Answer = DirReceipt(self._take(descriptor, channel))
             case DirGet():
+                self._require_patience(channel)
                 answer = self._directory.answer(message, self._clock())
             case DhtGet() | DhtPut():
                 raise ProtocolViolation("records are put and fetched through circuits only")
@@ -285,18 +305,13 @@ class RelayNode:
                 return
         self._driver.send_control(channel, *to_control(answer, request_id))
 
-    def on_question(self, hop: Hop, cmd: int, rid: int, data: bytes) -> None:
-        """A question came over a circuit that ends here. Who asks is not known, so it is no descriptor to be taken."""
-        try:
-            question = from_relay(cmd, data)
-        except ProtocolViolation:
-            question = None
-        if isinstance(question, DirGet | DhtGet | DhtPut):
-            answer, reply = to_relay(self._directory.answer(question, self._clock()))
-            hop.send(answer, reply, rid=rid)
-            self._driver.settle()
-        else:
-            self._driver.close_circuit(hop, DestroyReason.PROTOCOL)
+    def _require_patience(self, channel: Channel) -> None:
+        """Pages are for who reads them, and one after the other: a short question makes a long answer."""
+        now = asyncio.get_running_loop().time()
+        bucket = self._page_buckets.setdefault(channel, TokenBucket(DIR_GET_RATE, DIR_GET_BURST, now))
+        # Circuits alone fill an outbox up to SEND_QUEUE: what is a page beyond it, answers have put there.
+        if not bucket.take(now) or len(channel.outbox) > SEND_QUEUE + MAX_CONTROL_MESSAGE:
+            raise ProtocolViolation("the relay table is asked for faster than it is read")
 
     def _take(self, descriptor: bytes, channel: Channel) -> StoreResult:
         """Descriptors come from relays, not from whoever passes by."""
@@ -304,11 +319,10 @@ class RelayNode:
             raise ProtocolViolation("an anonymous client offers a descriptor")
         if not self._exchange.admits(channel):
             return StoreResult.BUSY
-        known = self.table.version
-        receipt = self._directory.answer(DirPut(descriptor), self._clock())
-        if self.table.version != known:
+        added = self.table.add(descriptor, self._clock())
+        if added.changed:
             self._exchange.pass_on(descriptor, source=channel)
-        return receipt.result if isinstance(receipt, DirReceipt) else StoreResult.INVALID
+        return RESULTS[added.outcome]
 
     # Upkeep
 
@@ -330,6 +344,7 @@ class RelayNode:
 
     async def _keep_up(self) -> None:
         """What falls due with the wall clock. One failure must not keep the next time from coming."""
+        seeds = {seed.relay_id for seed in self.network.seeds}
         while True:
             await asyncio.sleep(RELAY_UPKEEP)
             try:
@@ -339,7 +354,8 @@ class RelayNode:
             now = self._clock()
             self.table.expire(now)
             self._store.expire(now)
-            for channel in self._finals.expire(now):
+            unused = self._links.unused(asyncio.get_running_loop().time(), but=seeds)
+            for channel in (*self._finals.expire(now), *unused):
                 self._driver.close_link(channel)
 
     def _renew(self) -> None:
@@ -351,21 +367,3 @@ class RelayNode:
             self._finals.signing = self._identity.signing_secret
         if self._ring.rotate(now) or is_due or now - self._exchange.published_at >= DESCRIPTOR_REPUBLISH:
             self._exchange.publish()
-
-
-class _Questions(CircuitListener):
-    """A circuit that ends at this relay: questions about records and relays come over it."""
-
-    def __init__(self, relay: RelayNode, hop: Hop) -> None:
-        self._relay = relay
-        self._hop = hop
-
-    def on_message(self, hop: int, cmd: int, rid: int, data: bytes) -> None:  # noqa: ARG002
-        """See CircuitListener."""
-        self._relay.on_question(self._hop, cmd, rid, data)
-
-    def on_room(self) -> None:
-        """See CircuitListener."""
-
-    def on_ended(self, why: str) -> None:
-        """See CircuitListener."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from onionrelay.base.errors import DestroyReason, NetworkError, ProtocolViolation, TimedOut
 from onionrelay.base.ids import NodeId
-from onionrelay.base.limits import PUBLISH_TRIES
+from onionrelay.base.limits import PUBLISH_TRIES, SILENT_CIRCUITS
 from onionrelay.core.attach.attachment import Attachment
 from onionrelay.core.attach.target import AttachmentSet, CloseAttachment, Dial, Publish, SendAttach, TargetEffect
 from onionrelay.core.circuit.engine import KeySet
@@ -68,6 +68,7 @@ class Target:
         self._was_lost = False
         self._is_closing = False
         self._sessions: set[SessionCarrier] = set()
+        self._silent: dict[Hop, None] = {}  # circuits without a session, oldest first
         self._serving: set[asyncio.Task[Any]] = set()
         self._memory = SessionMemory()
         self._timer: asyncio.TimerHandle | None = None
@@ -264,10 +265,21 @@ class Target:
         """A caller's circuit has arrived."""
         if self._attachments is None or self._is_closing:
             return None
+        self._silent[hop] = None
+        if len(self._silent) > SILENT_CIRCUITS:
+            # Each takes the place of a session; the oldest gives way, for who only looks has had time to look.
+            oldest = next(iter(self._silent))
+            del self._silent[oldest]
+            self._driver.close_circuit(oldest, DestroyReason.RESOURCES)
         return _Incoming(self, hop)
+
+    def forget(self, hop: Hop) -> None:
+        """A circuit is gone."""
+        self._silent.pop(hop, None)
 
     def session(self, hop: Hop) -> SessionCarrier | None:
         """The session of a circuit, from its first packet on. None, and the circuit is closed, when there is none."""
+        self._silent.pop(hop, None)
         if self._is_closing:
             self._driver.close_circuit(hop, DestroyReason.SHUTDOWN)
             return None
@@ -319,5 +331,6 @@ class _Incoming(CircuitListener):
 
     def on_ended(self, why: str) -> None:
         """See CircuitListener."""
+        self._target.forget(self._hop)
         if self._session is not None:
             self._session.on_lost(why)

@@ -6,6 +6,7 @@ import pytest
 
 from onionrelay.base.errors import ConfigError
 from onionrelay.core.directory.descriptor import verify_descriptor
+from onionrelay.core.directory.table import Added, Outcome
 from onionrelay.core.link.channel import LinkPurpose
 from onionrelay.node import exchange as exchange_module
 from onionrelay.node.relay import RelayNode
@@ -110,6 +111,21 @@ async def test_what_is_no_news_is_passed_on_to_nobody(overlay):
     neighbour._exchange.publish()
     await until(lambda: passed)
     assert passed == [neighbour.descriptor]
+
+
+async def test_a_descriptor_that_finds_no_room_is_passed_on_to_nobody(overlay, monkeypatch):
+    """Even if others came and went for its sake: `version` tells of those."""
+    relay, neighbour, passed = overlay.relays[0], overlay.relays[1], []
+    channel = neighbour._links.find(relay.relay_id)
+
+    def full(raw, unix_now):
+        relay.table.version += 1
+        return Added(Outcome.FULL, "the relay table is full")
+
+    relay._exchange.pass_on = lambda descriptor, source: passed.append(descriptor)
+    monkeypatch.setattr(relay.table, "add", full)
+    assert (await neighbour._requests.push(channel, neighbour.descriptor)).result is StoreResult.FULL
+    assert passed == []
 
 
 async def test_a_flood_of_descriptors_over_one_link_is_slowed_down(overlay, monkeypatch):

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from onionrelay.base.errors import NetworkError
+from onionrelay.base.limits import LINK_UNUSED
 from onionrelay.core.link.channel import LinkPurpose
 from onionrelay.node.links import Links, dial_relay
 from onionrelay.testing.overlay import until
 from onionrelay.wire.address import Address, Endpoint, Transport
-from tests.node.parties import Party, all_gone, mute_listener, parties
+from tests.node.parties import Party, all_gone, mute_listener, parties, plan
 
 
 class Linked(Party):
@@ -39,6 +40,19 @@ class Linked(Party):
 
     async def get(self, other):
         return await self.links.get(other.relay_id, other.endpoint)
+
+
+class Opening:
+    """Hears how a circuit comes along, and does not care."""
+
+    def on_opened(self):
+        pass
+
+    def on_refused(self, hop, status, why):
+        pass
+
+    def on_ended(self, why):
+        pass
 
 
 def endpoint(*texts):
@@ -74,6 +88,20 @@ async def test_of_two_links_the_older_one_is_used_and_then_the_other():
         here.driver.close_link(older)
         await here.driver.wait_down(older)
         assert await here.get(there) is newer
+
+
+async def test_links_without_circuits_are_found_unless_others_dialled_them_or_they_are_to_be_kept():
+    async with Linked() as here, parties(4) as (bare, used, seed, caller):
+        channel, busy, _ = [await here.get(there) for there in (bare, used, seed)]
+        await caller.dial(here)
+        await until(lambda: here.links.find(caller.relay_id))
+        here.driver.open_circuit(busy, plan(used), Opening())
+        kept = {seed.relay_id}
+        assert here.links.unused(1000, but=kept) == []
+        assert here.links.unused(1000 + LINK_UNUSED - 1, but=kept) == []
+        assert here.links.unused(1000 + LINK_UNUSED, but=kept) == [channel]
+        here.driver.open_circuit(channel, plan(bare), Opening())
+        assert here.links.unused(1001 + LINK_UNUSED, but=kept) == []
 
 
 async def test_a_link_that_is_gone_is_dialled_anew():

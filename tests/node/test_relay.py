@@ -5,14 +5,23 @@ import dataclasses
 
 import pytest
 
-from onionrelay.base.errors import CircuitFailed, CircuitLost, ConfigError, HomeError, NetworkError
+from onionrelay.base.errors import CircuitFailed, CircuitLost, ConfigError, HomeError, NetworkError, ProtocolViolation
 from onionrelay.base.ids import HandleKey
-from onionrelay.base.limits import DESCRIPTOR_REPUBLISH, ONION_KEY_PERIOD, SIGNING_CERT_RENEW, VOUCHER_LIFE
+from onionrelay.base.limits import (
+    DESCRIPTOR_REPUBLISH,
+    MAX_CONTROL_MESSAGE,
+    ONION_KEY_PERIOD,
+    PUTS_PER_CIRCUIT,
+    SEND_QUEUE,
+    SIGNING_CERT_RENEW,
+    VOUCHER_LIFE,
+)
 from onionrelay.core.link.channel import LinkPurpose
 from onionrelay.core.path.choose import choose_storer_path
 from onionrelay.core.path.itinerary import plan_circuit
 from onionrelay.crypto.signing import SigningSecret
 from onionrelay.net.system import SystemRng
+from onionrelay.node import links as links_module
 from onionrelay.node import relay as relay_module
 from onionrelay.node.circuit import Circuit
 from onionrelay.node.client import describe
@@ -24,7 +33,7 @@ from onionrelay.testing.overlay import LocalOverlay, until
 from onionrelay.wire.address import Address, Endpoint, Transport
 from onionrelay.wire.attach import Attach, AttachAccepted, AttachRefused, Detach, VoucherRequest
 from onionrelay.wire.cell import Cmd
-from onionrelay.wire.directory import DhtGet, DirGet, DirPut, to_control
+from onionrelay.wire.directory import DhtGet, DhtPut, DhtReceipt, DirGet, DirPut, StoreResult, to_control
 from onionrelay.wire.relay import RelayCmd
 from tests.node.overlays import (
     AT_ONCE,
@@ -200,15 +209,7 @@ async def test_a_circuit_whose_client_is_gone_while_the_next_hop_is_dialled(over
 async def test_a_false_address_in_one_build_does_not_hurt_the_others(overlay):
     async with mute_listener() as (mute, links), overlay.node() as liar, overlay.node() as honest:
         path = await path_of(honest)
-        guard, following = overlay.relays[overlay.index(path.guard.relay_id)], path.relays[1]
-        while channel := guard._links.find(following.relay_id):
-            guard._driver.close_link(channel)
-            await guard._driver.wait_down(channel)
-        plan = plan_circuit(path, window=honest._client._window(), lifetime=600)
-        elsewhere = Endpoint.at(Transport.TLS, mute.addresses[0])
-        record = dataclasses.replace(plan.hops[0].record, endpoint=elsewhere)
-        lie = dataclasses.replace(plan, hops=(dataclasses.replace(plan.hops[0], record=record), *plan.hops[1:]))
-        lying = asyncio.create_task(build(liar, path, lie))
+        _, lying = await mislead(overlay, liar, mute, path)
         await until(lambda: links)  # the guard waits for an answer there
         async with asyncio.timeout(AT_ONCE):
             (await build(honest, path)).close()
@@ -217,7 +218,53 @@ async def test_a_false_address_in_one_build_does_not_hurt_the_others(overlay):
         await no_circuit_left(overlay, liar, honest)
 
 
+async def mislead(overlay, node, mute, path=None):
+    """Begins to build a circuit whose guard has to dial a listener that says nothing; returns the guard, too."""
+    path = path or await path_of(node)
+    guard = overlay.relays[overlay.index(path.guard.relay_id)]
+    while channel := guard._links.find(path.relays[1].relay_id):
+        guard._driver.close_link(channel)
+        await guard._driver.wait_down(channel)
+    plan = plan_circuit(path, window=node._client._window(), lifetime=600)
+    record = dataclasses.replace(plan.hops[0].record, endpoint=Endpoint.at(Transport.TLS, mute.addresses[0]))
+    lie = dataclasses.replace(plan, hops=(dataclasses.replace(plan.hops[0], record=record), *plan.hops[1:]))
+    return guard, asyncio.create_task(build(node, path, lie))
+
+
+async def test_a_dial_ends_with_the_time_of_its_circuit(overlay, monkeypatch):
+    monkeypatch.setattr(relay_module, "HALF_BUILT_LIFE", 0.1)
+    async with mute_listener() as (mute, _), overlay.node() as node:
+        guard, building = await mislead(overlay, node, mute)
+        async with asyncio.timeout(AT_ONCE):
+            with pytest.raises(CircuitFailed) as failure:
+                await building
+        assert failure.value.attempts[0].status == "next unreachable"
+        await until(lambda: not guard._dials)
+
+
+async def test_no_more_is_dialled_at_once_than_the_limit(overlay, monkeypatch):
+    monkeypatch.setattr(relay_module, "DIALS_AT_ONCE", 0)
+    async with mute_listener() as (mute, links), overlay.node() as node:
+        guard, building = await mislead(overlay, node, mute)
+        with pytest.raises(CircuitFailed) as failure:
+            await building
+        assert failure.value.attempts[0].status == "overloaded"
+        assert not links
+        assert not guard._dials
+
+
 # Questions through circuits
+
+
+async def test_one_circuit_carries_a_few_records_and_no_more(overlay):
+    async with overlay.node() as node:
+        circuit = await build(node, await path_of(node))
+        for _ in range(PUTS_PER_CIRCUIT):
+            assert await circuit.ask(DhtPut(bytes(32), b"junk")) == DhtReceipt(StoreResult.INVALID)
+            assert await circuit.ask(DhtGet(bytes(32)))
+        with pytest.raises(CircuitLost):
+            await circuit.ask(DhtPut(bytes(32), b"junk"))
+        await no_circuit_left(overlay, node)
 
 
 async def test_a_circuit_does_not_carry_descriptors_to_a_relay(overlay):
@@ -338,6 +385,34 @@ async def test_a_client_may_ask_for_the_table_over_its_link(overlay):
         assert len(page.descriptors) == 8
 
 
+async def test_a_client_that_asks_for_the_table_again_and_again_loses_its_link(overlay, monkeypatch):
+    monkeypatch.setattr(relay_module, "DIR_GET_BURST", 2)
+    async with overlay.node() as node:
+        relay = overlay.relays[4]
+        relay._page_buckets.clear()
+        entry = node._client.table.get(relay.relay_id)
+        channel = await node._client._links.get(entry.relay_id, entry.endpoint)
+        for _ in range(2):
+            assert await node._client._requests.ask(channel, DirGet(0))
+        with pytest.raises(NetworkError, match="closed"):
+            await node._client._requests.ask(channel, DirGet(0))
+        await until(lambda: not relay._page_buckets)
+
+
+async def test_who_does_not_read_gets_no_more_of_the_table(overlay):
+    async with overlay.node() as node:
+        relay = overlay.relays[4]
+        entry = node._client.table.get(relay.relay_id)
+        channel = await node._client._links.get(entry.relay_id, entry.endpoint)
+        port = next(port for port in relay._driver._ports.values() if port.channel.is_client_link)
+        relay._require_patience(port.channel)
+        port.channel.outbox += bytes(SEND_QUEUE + MAX_CONTROL_MESSAGE + 1)
+        with pytest.raises(ProtocolViolation, match="faster than it is read"):
+            relay._require_patience(port.channel)
+        port.channel.outbox.clear()
+        assert not channel.closed
+
+
 async def test_a_message_that_cannot_be_read_ends_the_link(overlay):
     async with overlay.node() as node:
         entry = node._client.table.get(overlay.relays[4].relay_id)
@@ -428,6 +503,16 @@ async def test_relays_that_have_gone_are_forgotten(aging):
     clock.shift = 27 * 3600
     await until(lambda: all(relay.table.get(gone) is None for relay in overlay.relays.values()))
     await until(lambda: all(len(relay.table) == 3 for relay in overlay.relays.values()))  # those that go on say so
+
+
+async def test_links_that_carry_nothing_are_closed_but_those_to_seeds(aging, monkeypatch):
+    overlay, _ = aging
+    relay, other, seed = overlay.relays[3], overlay.relays[2], overlay.relays[0]
+    channel = await relay._links.get(other.relay_id, other.invite.endpoint)
+    held = relay._links.find(seed.relay_id)
+    monkeypatch.setattr(links_module, "LINK_UNUSED", 0.05)
+    await until(lambda: channel.closed)
+    assert relay._links.find(seed.relay_id) is held
 
 
 # In a network

@@ -9,9 +9,11 @@ from onionrelay.base.limits import ONION_KEY_PERIOD, STREAM_WINDOW
 from onionrelay.core.attach import schedule
 from onionrelay.core.attach import target as core_target
 from onionrelay.core.link.channel import LinkPurpose
+from onionrelay.node import target as target_module
 from onionrelay.testing.overlay import LocalOverlay, until
 from onionrelay.wire.cell import Cmd
 from tests.node.overlays import (
+    AT_ONCE,
     PATIENCE,
     PORT,
     Clock,
@@ -164,6 +166,21 @@ async def test_a_caller_that_only_looks_costs_no_session(overlay):
             assert await circuit.echo(5) > 0
             assert not target._target._sessions
         await no_circuit_left(overlay, target, client)
+
+
+async def test_circuits_without_a_session_give_way_the_oldest_first(overlay, monkeypatch):
+    monkeypatch.setattr(target_module, "SILENT_CIRCUITS", 2)
+    async with target_of(overlay) as target, overlay.node() as client:
+        stream = await client._open_stream(target.node_id, PORT, None, None)
+        async with client.circuit(target.node_id) as first, client.circuit(target.node_id) as second:
+            await first.echo(5)
+            async with client.circuit(target.node_id) as third, asyncio.timeout(AT_ONCE):
+                await first.wait_lost()
+                await second.echo(5)
+                await third.echo(5)
+        stream.write_eof()
+        assert await stream.read() == b""  # one with a session does not count
+        await until(lambda: not target._target._silent)
 
 
 async def test_the_memory_of_all_sessions_is_counted_and_given_back(overlay):

@@ -163,7 +163,7 @@ class RelayTable:
         for entry in expired:
             self._retire(entry, unix_now)
         for relay_id, (_, left) in list(self._absent.items()):
-            if left + FIRST_SEEN_KEPT > unix_now:
+            if left + FIRST_SEEN_KEPT > unix_now and len(self._absent) <= MAX_RELAYS:
                 break
             del self._absent[relay_id]
         return expired

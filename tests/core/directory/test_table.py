@@ -182,6 +182,37 @@ def test_a_full_table_takes_a_relay_of_a_smaller_group_for_the_youngest_of_the_l
     assert limits.MAX_RELAYS == 10_000
 
 
+def test_a_relay_that_is_refused_for_want_of_room_has_driven_nobody_out():
+    """It would take the place of one of the crowd and of another relay, but then there is no crowd any more."""
+    crowd = [in_bucket(f"crowd {n}", 1, n, size=1000) for n in range(2)]
+    table = bare_table([*crowd, *(in_bucket(f"single {n}", 20 + n, size=2000) for n in range(31))])
+    before, version = list(table), table.version
+    assert table._admit(in_bucket("large", 90, size=4000), None, NOW).outcome is Outcome.FULL
+    assert (list(table), table.version, table._absent) == (before, version, {})
+    held = table.get(in_bucket("single 0", 20, size=2000).relay_id)
+    update = table_module.replace(held, raw=held.raw + bytes(4000))
+    assert table._admit(update, held, NOW).outcome is Outcome.FULL
+    assert (list(table), table.version) == (before, version)
+
+
+def test_a_relay_that_was_driven_out_keeps_its_age(monkeypatch):
+    monkeypatch.setattr(table_module, "MAX_RELAYS", 3)
+    crowd = [bare(f"crowd {n}", public_address(1, n), first_seen=n) for n in range(3)]
+    table = bare_table(crowd)
+    assert table._admit(bare("new", public_address(2)), None, NOW).changed
+    assert table.get(crowd[2].relay_id) is None
+    assert table._with_memory(table_module.replace(crowd[2], first_seen=NOW)).first_seen == 2
+
+
+def test_no_more_ages_are_kept_than_relays(monkeypatch):
+    monkeypatch.setattr(table_module, "MAX_RELAYS", 2)
+    table = bare_table([])
+    for n in range(5):
+        table._insert(entry := bare(f"{n}", public_address(1, n)))
+        table._retire(entry, NOW)
+    assert list(table._absent) == [bare(f"{n}", public_address(1, n)).relay_id for n in (3, 4)]
+
+
 # The saved table
 
 

@@ -66,10 +66,10 @@ async def _dial(address: Address) -> TlsLink:
         if sock is not None:
             sock.close()
         match error:
+            case NetworkError():  # an OSError, too
+                raise NetworkError(f"cannot use {address}: {error}") from None
             case OSError():
                 raise NetworkError(f"cannot reach {address}: {describe(error)}") from error
-            case NetworkError():
-                raise NetworkError(f"cannot use {address}: {error}") from None
         raise
 
 
@@ -191,7 +191,7 @@ class TlsListener:
                 )
                 await shake_hands(tls)
             link = TlsLink(tls, remote=remote, leaf_digest=self.certificate.digest, is_server=True)
-        except (OSError, NetworkError):  # a TimeoutError is an OSError
+        except OSError:  # TimeoutError and NetworkError among them
             sock.close()
             return
         except BaseException:
